@@ -1,0 +1,30 @@
+"""From raw inputs to what the DiT takes: masks and masked-video latents a task, audio tokens a latent frame, image tokens.
+
+The mask alone picks the task (EchoMimicV3): known frames carry mask 1 and their own latent, unknown ones mask 0 and, in the
+embedded preset, the reference latent as a fill. Legend: B batch, T latent frames, C channels, h w latent pixels.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+STEPS_PER_LATENT = 8  # audio feature steps (20 ms) of one latent frame (160 ms)
+STEPS_BEFORE = 4  # steps of the previous latent frame that belong to this one's tokens
+
+
+def audio_tokens(features_BSC: Tensor, num_latents: int) -> Tensor:
+    """Feature steps to tokens [B, T, STEPS_BEFORE + STEPS_PER_LATENT, C].
+
+    `features` starts STEPS_BEFORE steps before latent frame 0. Look-ahead is inside the features, so no later steps are taken.
+    """
+    length = STEPS_BEFORE + STEPS_PER_LATENT
+    needed = STEPS_BEFORE + num_latents * STEPS_PER_LATENT
+    if features_BSC.shape[1] < needed:
+        raise ValueError(f"{num_latents} latent frames need {needed} audio steps, got {features_BSC.shape[1]}")
+    return features_BSC[:, :needed].unfold(1, length, STEPS_PER_LATENT).transpose(2, 3)
+
+
+def image_tokens(reference_BCHW: Tensor) -> Tensor:
+    """The reference latent as four coarse tokens [B, 4, C]: left and right, upper and lower half."""
+    return F.adaptive_avg_pool2d(reference_BCHW, 2).flatten(2).transpose(1, 2)

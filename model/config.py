@@ -1,0 +1,78 @@
+"""Configuration of the model family: one set of classes, numbers differ between presets.
+
+The defaults of no field hide a preset: `PRESENTER` below and the published 1.3B variants are complete lists of numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiTConfig:
+    """Masked-reconstruction diffusion transformer (EchoMimicV3, arXiv 2507.03905, on the Wan 2.1 backbone)."""
+
+    latent_channels: int
+    mask_channels: int  # one a video frame of a latent frame
+    dim: int
+    ffn_dim: int
+    num_heads: int
+    num_layers: int
+    patch: int  # square spatial patch, in latent pixels
+    freq_dim: int  # width of the sinusoidal timestep embedding
+    text_dim: int
+    image_dim: int
+    audio_dim: int
+    audio_tokens: int  # a latent frame
+    control_dim: int  # explicit motion controls a latent frame; 0 = the variant has none
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.dim % self.num_heads or (self.dim // self.num_heads) % 2:
+            raise ValueError(f"dim {self.dim} must split into {self.num_heads} heads of even width")
+
+    @property
+    def in_channels(self) -> int:
+        return self.latent_channels + self.mask_channels + self.latent_channels
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.num_heads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VAEConfig:
+    """Patch autoencoder of the embedded preset: `frame_channels` a video frame, `time_stride` frames a latent frame."""
+
+    patch: int
+    time_stride: int
+    frame_channels: int
+    width: int  # channels of the correction at latent resolution
+
+    @property
+    def latent_channels(self) -> int:
+        return self.frame_channels * self.time_stride
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowConfig:
+    """The rolling window `[anchor | context | new]`, lengths in latent frames, and the sampler's noise levels."""
+
+    context: int
+    new: int
+    sigmas: tuple[float, ...]  # noise levels of the few-step student, first 1.0
+    context_sigma: float  # noise the context is given, as in training
+
+
+PRESENTER_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=64, width=128)
+PRESENTER_DIT = DiTConfig(
+    latent_channels=PRESENTER_VAE.latent_channels, mask_channels=4, dim=256, ffn_dim=1024, num_heads=4, num_layers=6, patch=2,
+    freq_dim=128, text_dim=64, image_dim=PRESENTER_VAE.latent_channels, audio_dim=192, audio_tokens=12, control_dim=4 * 10,
+)  # fmt: skip
+PRESENTER_WINDOW = WindowConfig(context=2, new=1, sigmas=(1.0, 0.7), context_sigma=0.02)
+
+
+def to_metadata(*configs: Any) -> dict[str, dict[str, Any]]:
+    """Configs as plain JSON for a weight card, keyed by class name."""
+    return {type(config).__name__: asdict(config) for config in configs}

@@ -1,0 +1,194 @@
+"""The masked-reconstruction diffusion transformer: one network for every task and every preset.
+
+Input is the noisy latent beside a mask and the masked-video latent (known frames, or the reference where nothing is known);
+text, image and audio enter through one cross attention with a shared query and a key/value set each (EchoMimicV3,
+arXiv 2507.03905, section 3: coupled-decoupled multi-modal cross attention). Timesteps are per latent frame (Diffusion
+Forcing, arXiv 2407.01392), so that known frames can be told apart from noisy ones. Parameter names follow the published
+checkpoints. Legend: B batch, T latent frames, N tokens, P tokens of the context, D width, H heads, K head width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import DiTConfig
+from model.rope import apply_rope, rope_table
+
+# Given a layer's index and the keys (normalised, not yet rotated) and values [B, N, D] of the frames being computed, returns
+# those they attend to: whole latent frames [B, P+N, D], oldest first, the computed ones last. Identity = bidirectional window.
+ContextFn = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def own_frames_only(layer: int, k_BND: Tensor, v_BND: Tensor) -> tuple[Tensor, Tensor]:
+    """The context of a window that is computed whole: nothing beyond itself."""
+    return k_BND, v_BND
+
+
+class RMSNorm(nn.Module):
+    """RMS normalisation over the full width, in float32, then the learned weight."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), (x.shape[-1],), eps=self.eps).to(x.dtype) * self.weight.to(x.dtype)
+
+
+def _layer_norm(x: Tensor, eps: float) -> Tensor:
+    return F.layer_norm(x.float(), (x.shape[-1],), eps=eps).to(x.dtype)
+
+
+def _attend(q_BND: Tensor, k_BMD: Tensor, v_BMD: Tensor, num_heads: int) -> Tensor:
+    q, k, v = (t.unflatten(-1, (num_heads, -1)).transpose(1, 2) for t in (q_BND, k_BMD, v_BMD))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, dim: int, num_heads: int, eps: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
+        self.norm_q, self.norm_k = RMSNorm(dim, eps), RMSNorm(dim, eps)
+
+    def forward(self, x_BND: Tensor, layer: int, context: ContextFn, ropes: tuple[Tensor, Tensor]) -> Tensor:
+        q_rope, k_rope = ropes
+        k, v = context(layer, self.norm_k(self.k(x_BND)), self.v(x_BND))
+        q = apply_rope(self.norm_q(self.q(x_BND)).unflatten(-1, (self.num_heads, -1)), q_rope).flatten(2)
+        k = apply_rope(k.unflatten(-1, (self.num_heads, -1)), k_rope).flatten(2)
+        return self.o(_attend(q, k, v, self.num_heads))
+
+
+class CoupledCrossAttention(nn.Module):
+    """Shared query; text and image seen by all tokens, audio only by the tokens of its own latent frame; outputs summed."""
+
+    def __init__(self, dim: int, num_heads: int, eps: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q, self.o = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.norm_q = RMSNorm(dim, eps)
+        self.k, self.v, self.norm_k = nn.Linear(dim, dim), nn.Linear(dim, dim), RMSNorm(dim, eps)
+        self.k_img, self.v_img, self.norm_k_img = nn.Linear(dim, dim), nn.Linear(dim, dim), RMSNorm(dim, eps)
+        self.k_audio, self.v_audio = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
+        self.norm_k_audio = RMSNorm(dim, eps)
+
+    def forward(self, x_BND: Tensor, text_BLD: Tensor, image_BLD: Tensor, audio_BTLD: Tensor) -> Tensor:
+        q = self.norm_q(self.q(x_BND))
+        out = _attend(q, self.norm_k(self.k(text_BLD)), self.v(text_BLD), self.num_heads)
+        out = out + _attend(q, self.norm_k_img(self.k_img(image_BLD)), self.v_img(image_BLD), self.num_heads)
+        batch, frames = audio_BTLD.shape[:2]
+        audio = audio_BTLD.flatten(0, 1)
+        per_frame = _attend(
+            q.reshape(batch * frames, -1, q.shape[-1]), self.norm_k_audio(self.k_audio(audio)), self.v_audio(audio), self.num_heads
+        )
+        return self.o(out + per_frame.view_as(q))
+
+
+class Block(nn.Module):
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.self_attn = SelfAttention(config.dim, config.num_heads, config.eps)
+        self.cross_attn = CoupledCrossAttention(config.dim, config.num_heads, config.eps)
+        self.norm3 = nn.LayerNorm(config.dim, eps=config.eps)
+        self.ffn = nn.Sequential(
+            nn.Linear(config.dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, config.dim)
+        )
+        self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / math.sqrt(config.dim))
+
+    def forward(
+        self, x_BND: Tensor, e_BT6D: Tensor, conditions: tuple[Tensor, Tensor, Tensor], layer: int, context: ContextFn,
+        ropes: tuple[Tensor, Tensor],
+    ) -> Tensor:  # fmt: skip
+        frames = e_BT6D.shape[1]
+        tokens = x_BND.shape[1] // frames
+        m = (e_BT6D + self.modulation.to(e_BT6D.dtype)).repeat_interleave(tokens, dim=1).unbind(2)
+        x_BND = x_BND + self.self_attn(_layer_norm(x_BND, self.eps) * (1 + m[1]) + m[0], layer, context, ropes) * m[2]
+        x_BND = x_BND + self.cross_attn(self.norm3(x_BND), *conditions)
+        return x_BND + self.ffn(_layer_norm(x_BND, self.eps) * (1 + m[4]) + m[3]) * m[5]
+
+
+class Head(nn.Module):
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.head = nn.Linear(config.dim, config.patch**2 * config.latent_channels)
+        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / math.sqrt(config.dim))
+
+    def forward(self, x_BND: Tensor, e_BTD: Tensor) -> Tensor:
+        tokens = x_BND.shape[1] // e_BTD.shape[1]
+        m = (e_BTD[:, :, None] + self.modulation.to(e_BTD.dtype)).repeat_interleave(tokens, dim=1).unbind(2)
+        return self.head(_layer_norm(x_BND, self.eps) * (1 + m[1]) + m[0])
+
+
+def timestep_embedding(t: Tensor, dim: int) -> Tensor:
+    """Sinusoids of t (0..1000), cosines first; float32 [..., dim]."""
+    half = dim // 2
+    frequency = 10000.0 ** (-torch.arange(half, device=t.device, dtype=torch.float32) / half)
+    angle = t.float()[..., None] * frequency
+    return torch.cat((angle.cos(), angle.sin()), dim=-1)
+
+
+class DiT(nn.Module):
+    """Predicts the clean latent as a correction of the masked-video channels: `x0 = y + net(x_t, mask, y, conditions)`.
+
+    With an untrained head the output is the reference itself, sharp and still; training only adds what moves.
+    """
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.patch_embedding = nn.Conv2d(config.in_channels, dim, config.patch, stride=config.patch)
+        self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+        self.text_embedding = nn.Sequential(nn.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim))
+        self.img_emb = nn.Sequential(nn.LayerNorm(config.image_dim), nn.Linear(config.image_dim, dim), nn.LayerNorm(dim))
+        self.audio_embedding = nn.Sequential(nn.Linear(config.audio_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim))
+        self.audio_position = nn.Parameter(torch.randn(config.audio_tokens, dim) * 0.02)
+        self.control_embedding = nn.Sequential(nn.Linear(config.control_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.head = Head(config)
+        nn.init.zeros_(self.head.head.weight)
+        nn.init.zeros_(self.head.head.bias)
+        self._rope_tables: dict[tuple[int, int, int], Tensor] = {}
+
+    def forward(
+        self, x_BTCHW: Tensor, mask_BTMHW: Tensor, y_BTCHW: Tensor, t_BT: Tensor, *,
+        text_BLC: Tensor, image_BLC: Tensor, audio_BTLC: Tensor, control_BTC: Tensor,
+        context: ContextFn = own_frames_only, context_frames: int = 0,
+    ) -> Tensor:  # fmt: skip
+        """Clean latent x0 [B, T, C, h, w].
+
+        t is the noise level of each frame in 0..1, mask 1 = known, y the masked-video latent. `context` adds the keys and values
+        of `context_frames` earlier frames; positions are local to the window (context first), so they never grow with time.
+        """
+        config = self.config
+        batch, frames, _, height, width = x_BTCHW.shape
+        rows, columns = height // config.patch, width // config.patch
+        tokens = self.patch_embedding(torch.cat((x_BTCHW, mask_BTMHW, y_BTCHW), dim=2).flatten(0, 1))
+        x_BND = tokens.flatten(2).transpose(1, 2).reshape(batch, frames * rows * columns, config.dim)
+        e_BTD = self.time_embedding(timestep_embedding(t_BT * 1000.0, config.freq_dim).to(x_BND.dtype))
+        e_BTD = e_BTD + self.control_embedding(control_BTC)
+        e_BT6D = self.time_projection(e_BTD).unflatten(-1, (6, -1))
+        audio = self.audio_embedding(audio_BTLC) + self.audio_position.to(audio_BTLC.dtype)
+        conditions = (self.text_embedding(text_BLC), self.img_emb(image_BLC), audio)
+        table = self._rope_table(context_frames + frames, rows, columns, x_BND.device)
+        ropes = (table[context_frames * rows * columns :], table)
+        for layer, block in enumerate(self.blocks):
+            x_BND = block(x_BND, e_BT6D, conditions, layer, context, ropes)
+        out = self.head(x_BND, e_BTD).view(batch, frames, rows, columns, config.patch, config.patch, config.latent_channels)
+        return y_BTCHW + out.permute(0, 1, 6, 2, 4, 3, 5).reshape_as(y_BTCHW)
+
+    def _rope_table(self, frames: int, rows: int, columns: int, device: torch.device) -> Tensor:
+        key = (frames, rows, columns)
+        if key not in self._rope_tables:
+            with torch.inference_mode(False):
+                self._rope_tables[key] = rope_table(self.config.head_dim, *key).to(device)
+        return self._rope_tables[key]

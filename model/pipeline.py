@@ -1,0 +1,125 @@
+"""The one class other packages use: a loaded preset that turns portrait and voice into frames, chunk by chunk.
+
+Lives in the worker process and in `livemimic render`; both go through the same window, sampler and decoder. All streaming state is
+in `AvatarState`, immutable and passed in and out, so a batch may mix sessions at any point of their lives.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model.checkpoints import PRESENTER_FILE, PresenterParts, load_presenter
+from model.conditions import STEPS_BEFORE
+from model.config import PRESENTER_WINDOW, WindowConfig
+from model.controls import ControllerState, next_controls
+from model.errors import ConfigError
+from model.geometry import Geometry
+from model.sampler import shifted_sigmas
+from model.window import RollingWindow, WindowState
+from model.yuv import rgb_to_i420
+
+_STEP_SAMPLES = 320  # one audio feature step, 20 ms
+
+
+@dataclass(frozen=True, slots=True)
+class AvatarState:
+    """Where a session is: its window, its motion, and the last second of sound before the next chunk (int16, 16 kHz)."""
+
+    window: WindowState
+    controller: ControllerState
+    past_audio: np.ndarray
+
+
+class AvatarPipeline:
+    """Preset `presenter`. Not thread-safe."""
+
+    geometry = Geometry()
+
+    def __init__(self, parts: PresenterParts, window: WindowConfig, device: torch.device, dtype: torch.dtype) -> None:
+        self._audio = parts.audio.to(device)
+        self._text = parts.text
+        self._vae = parts.vae.to(device)
+        # Latents are scaled in float32; only the decoder's networks run in the working precision.
+        decoder = copy.deepcopy(parts.vae).to(device, dtype)
+        self._decoder = decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._window = RollingWindow(parts.dit.to(device, dtype), window)
+        self._device, self._dtype = device, dtype
+        self._past_samples = parts.audio.context_samples + STEPS_BEFORE * _STEP_SAMPLES
+
+    @classmethod
+    def load(
+        cls, preset: str = "presenter", *, weights: Path | None = None, device: str = "auto", steps: int | None = None
+    ) -> AvatarPipeline:
+        """`steps` denoising steps a chunk, 1 to 4 (default: what the weights were distilled for)."""
+        if steps is not None and not 1 <= steps <= 4:
+            raise ConfigError("bad_steps", f"steps must be 1 to 4, got {steps}", "Leave --steps out for the default.")
+        if preset != "presenter":
+            raise ConfigError("unknown_preset", f"preset {preset!r} is not known", "Use --preset presenter.")
+        chosen = choose_device(device)
+        dtype = torch.bfloat16 if chosen.type == "cuda" or _fast_bfloat16() else torch.float32
+        window = PRESENTER_WINDOW if steps is None else replace(PRESENTER_WINDOW, sigmas=tuple(shifted_sigmas(steps, 3.0)))
+        return cls(load_presenter(weights or PRESENTER_FILE), window, chosen, dtype)
+
+    @torch.inference_mode()
+    def open(self, portrait: np.ndarray, *, seed: int = 0, prompt: str = "") -> AvatarState:
+        """A new session from a prepared portrait, uint8 RGB [256, 256, 3]."""
+        size = (self.geometry.height, self.geometry.width, 3)
+        if portrait.shape != size or portrait.dtype != np.uint8:
+            raise ValueError(f"portrait must be uint8 {size}, got {portrait.dtype} {portrait.shape}")
+        picture = torch.from_numpy(portrait).movedim(-1, 0).float() / 127.5 - 1.0
+        reference = self._vae.encode_still(picture.to(self._device))
+        window = self._window.open(reference, self._text.encode(prompt)[0], seed)
+        return AvatarState(window, ControllerState(seed), np.zeros(self._past_samples, dtype=np.int16))
+
+    @torch.inference_mode()
+    def step(
+        self, states: Sequence[AvatarState], audio: Sequence[np.ndarray], activity: Sequence[str]
+    ) -> tuple[list[np.ndarray], list[AvatarState]]:
+        """One chunk for each session.
+
+        audio: int16 [geometry.step_samples_16k], the chunk's own sound and the look-ahead; activity: idle, listening, speaking.
+        Returns frames, uint8 I420 [chunk_frames, H*3//2, W], and the state after the chunk, one a session.
+        """
+        for samples in audio:
+            if samples.shape != (self.geometry.step_samples_16k,) or samples.dtype != np.int16:
+                raise ValueError(f"audio must be int16 [{self.geometry.step_samples_16k}], got {samples.dtype} {samples.shape}")
+        heard = np.stack([np.concatenate((s.past_audio, a)) for s, a in zip(states, audio, strict=True)])
+        tokens = self._audio(torch.from_numpy(heard.astype(np.float32) / 32768.0).to(self._device))
+        motions = [next_controls(s.controller, self.geometry.chunk_frames, a) for s, a in zip(states, activity, strict=True)]
+        controls = torch.from_numpy(np.stack([m.reshape(-1) for m, _ in motions]))
+        latents, windows = self._window.advance([s.window for s in states], tokens, controls)
+        frames = self._decode(latents)
+        end = self._past_samples + self.geometry.chunk_samples_16k
+        after = [
+            AvatarState(window, controller, past[end - self._past_samples : end])
+            for window, (_, controller), past in zip(windows, motions, heard, strict=True)
+        ]
+        return list(frames), after
+
+    def _decode(self, latents_BCHW: torch.Tensor) -> np.ndarray:
+        """uint8 [B, chunk_frames, H*3//2, W]."""
+        coefficients = self._vae.unstack(latents_BCHW.float()).to(self._dtype)
+        coefficients = coefficients.contiguous(memory_format=torch.channels_last)
+        pictures = rgb_to_i420(self._decoder.decode_frames(coefficients))
+        return pictures.unflatten(0, (len(latents_BCHW), -1)).cpu().numpy()
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes a GPU when torch sees one; an explicit `cuda` without one is an error, never a silent fallback."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError("unknown_device", f"device {name!r} is not known", "Use auto, cpu or cuda.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("no_gpu", "torch sees no CUDA device", "Install a CUDA build of torch, or use --device cpu.")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def _fast_bfloat16() -> bool:
+    """Native bfloat16 multiply: twice as fast as float32; emulated, it would be slower."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -1,0 +1,1 @@
+"""Training programs of the embedded preset: synthetic presenters and speech, autoencoder, teacher, student, evaluation."""

@@ -1,0 +1,43 @@
+"""Pack trained parts into the embedded preset: `model/weights/presenter.safetensors` and its card."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from model.audio import AudioEncoder
+from model.checkpoints import PRESENTER_FILE, PresenterParts, save_presenter
+from model.config import PRESENTER_DIT, PRESENTER_VAE, PRESENTER_WINDOW, to_metadata
+from model.training.train_teacher import build
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--vae", type=Path, required=True)
+    parser.add_argument("--audio", type=Path, required=True)
+    parser.add_argument("--student", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=PRESENTER_FILE)
+    parser.add_argument("--data", default="", help="what it was trained on, in words, for the card")
+    args = parser.parse_args()
+    vae, sequence = build(args.vae)
+    sequence.load_state_dict(load_file(args.student))
+    card: dict[str, object] = {
+        "preset": "presenter", "licence": "Apache-2.0", "data": args.data, "torch": torch.__version__,
+        "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip(),
+        "config": to_metadata(PRESENTER_VAE, PRESENTER_DIT, PRESENTER_WINDOW), "training": {},
+    }  # fmt: skip
+    for part in (args.vae, args.audio, args.student):
+        log = part.with_suffix(".json")
+        if log.exists():
+            card["training"] |= json.loads(log.read_text())  # type: ignore[operator]
+    save_presenter(args.out, PresenterParts(vae, sequence.dit, sequence.text, AudioEncoder.load(args.audio)), card)
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

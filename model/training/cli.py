@@ -1,0 +1,31 @@
+"""`livemimic train STEP ...`: the way from nothing to weights, one command a step; docs/training.md walks through it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+STEPS = {
+    "head": ("model.training.assets", "pack the head model from its public repository's OBJ folder"),
+    "clips": ("model.training.clips", "render talking people"),
+    "autoencoder": ("model.training.train_vae", "train the video autoencoder"),
+    "audio": ("model.training.train_audio", "synthesise speech and train the audio encoder"),
+    "teacher": ("model.training.train_teacher", "train the diffusion transformer"),
+    "student": ("model.training.train_student", "distil it to two steps"),
+    "bundle": ("model.training.bundle", "pack the parts into model/weights"),
+    "portraits": ("model.training.portraits", "draw the built-in presenters"),
+}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the step named first in `args.rest` with the rest as its own arguments."""
+    if not args.rest or args.rest[0] not in STEPS:
+        print("livemimic train STEP [options]; each step has its own --help. In order:")
+        for name, (_, summary) in STEPS.items():
+            print(f"  {name:12} {summary}")
+        return 0 if not args.rest else 2
+    module, _ = STEPS[args.rest[0]]
+    sys.argv = [f"livemimic train {args.rest[0]}", *args.rest[1:]]
+    importlib.import_module(module).main()
+    return 0

@@ -1,0 +1,167 @@
+"""Training clips: a synthetic person says a synthesised utterance; frames, controls, mouth curves and sound kept together.
+
+A clip is one uncompressed `.npz`. Run as a program this renders many, resumable, one process a worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from model.controls import CONTROL_NAMES, CONTROL_UNITS, ControllerState, next_controls
+from model.geometry import FPS, FRAME_SAMPLES_16K
+from model.training.head import Head
+from model.training.people import FramePose, Person
+from model.training.renderer import Renderer
+from model.training.speech import synthesise
+from model.training.visemes import MOUTH_SHAPES, mouth_curves, stressed
+
+_COLUMN = {name: i for i, name in enumerate(CONTROL_NAMES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """frames uint8 [F, H, W, 3]; references uint8 [R, H, W, 3] (other moments of the same person, the first neutral);
+    controls float32 [F, NUM_CONTROLS]; mouth float32 [F, num shapes]; samples int16 16 kHz, at least F * 640."""
+
+    frames: np.ndarray
+    references: np.ndarray
+    controls: np.ndarray
+    mouth: np.ndarray
+    samples: np.ndarray
+    person_seed: int
+
+
+def pose_of(head: Head, controls: np.ndarray, mouth: np.ndarray) -> FramePose:
+    """One frame's controls [NUM_CONTROLS] (unitless) and mouth curves as a renderer pose."""
+    value = controls * CONTROL_UNITS
+    weights = {name: float(w) for name, w in zip(MOUTH_SHAPES, mouth, strict=True)}
+    smile = float(value[_COLUMN["smile"]])
+    brow = float(value[_COLUMN["brow"]])
+    added = {
+        "eyeBlink_L": float(value[_COLUMN["blink"]]),
+        "eyeBlink_R": float(value[_COLUMN["blink"]]),
+        "mouthSmile_L": 0.6 * smile,
+        "mouthSmile_R": 0.6 * smile,
+        "cheekSquint_L": 0.3 * smile,
+        "cheekSquint_R": 0.3 * smile,
+        "browInnerUp_L": max(brow, 0.0),
+        "browInnerUp_R": max(brow, 0.0),
+        "browOuterUp_L": 0.6 * max(brow, 0.0),
+        "browOuterUp_R": 0.6 * max(brow, 0.0),
+        "browDown_L": max(-brow, 0.0),
+        "browDown_R": max(-brow, 0.0),
+    }
+    for name, weight in added.items():
+        weights[name] = weights.get(name, 0.0) + weight
+    expression = np.zeros(len(head.expression_names), dtype=np.float32)
+    for i, name in enumerate(head.expression_names):
+        expression[i] = min(weights.get(name, 0.0), 1.0)
+    yaw, pitch, roll, x, y = (float(v) for v in value[:5])
+    gaze_x, gaze_y = float(value[_COLUMN["gaze_x"]]), float(value[_COLUMN["gaze_y"]])
+    return FramePose(expression, yaw=yaw, pitch=pitch, roll=roll, x=x, y=y, scale=1.0, gaze_x=gaze_x, gaze_y=gaze_y)
+
+
+def sample_controls(rng: np.random.Generator, num_frames: int) -> np.ndarray:
+    """Motion wider than what the live controller ever asks for, so that serving stays inside the training range."""
+    seed = int(rng.integers(1 << 31))
+    state = ControllerState(seed, frame=int(rng.integers(100_000)))
+    activity = str(rng.choice(["idle", "listening", "speaking", "speaking"]))
+    controls, _ = next_controls(state, num_frames, activity)
+    controls[:, :5] *= rng.uniform(0.6, 1.9)
+    controls[:, _COLUMN["smile"]] += rng.uniform(-0.15, 0.5)
+    controls[:, _COLUMN["brow"]] *= rng.uniform(0.5, 2.5)
+    controls[:, _COLUMN["smile"]] = controls[:, _COLUMN["smile"]].clip(0.0, 1.0)
+    return controls
+
+
+def neutral_controls() -> np.ndarray:
+    """Looking at the viewer, a hint of a smile: how portraits are taken; float32 [NUM_CONTROLS]."""
+    neutral = np.zeros(len(CONTROL_NAMES), dtype=np.float32)
+    neutral[_COLUMN["smile"]] = 0.15
+    return neutral
+
+
+def make_clip(head: Head, renderer: Renderer, seed: int, num_frames: int) -> Clip:
+    """The clip of a seed. Sound starts at a random moment of the utterance, so that clips also begin inside words."""
+    rng = np.random.default_rng(seed)
+    person = Person.sample(seed)
+    utterance = synthesise(seed)
+    total = int(len(utterance.samples) / FRAME_SAMPLES_16K)
+    curves = stressed(mouth_curves(utterance.phones, max(total, num_frames), FPS), utterance.samples, FPS)
+    first = int(rng.integers(0, max(total - num_frames, 0) + 1))
+    controls = sample_controls(rng, num_frames)
+    mouth = curves[first : first + num_frames]
+    frames = np.stack([renderer.render(person, pose_of(head, c, m)) for c, m in zip(controls, mouth, strict=True)])
+    neutral = neutral_controls()
+    closed = np.zeros(len(MOUTH_SHAPES), dtype=np.float32)
+    other = sample_controls(rng, 1)[0]
+    other[_COLUMN["blink"]] = 0.0
+    references = [(neutral, closed), (other, closed), (other * 0.5, curves[int(rng.integers(len(curves)))])]
+    pictures = np.stack([renderer.render(person, pose_of(head, c, m)) for c, m in references])
+    # A second of sound before and after the clip where there is any: the audio encoder needs its past and its look-ahead.
+    padded = np.pad(utterance.samples, (16_000, 16_000 + num_frames * FRAME_SAMPLES_16K))
+    start = first * FRAME_SAMPLES_16K
+    samples = padded[start : start + 32_000 + num_frames * FRAME_SAMPLES_16K]
+    return Clip(frames, pictures, controls, mouth, (samples * 32767).clip(-32768, 32767).astype(np.int16), seed)
+
+
+def save_clip(path: Path, clip: Clip) -> None:
+    temporary = path.with_suffix(".tmp.npz")
+    arrays = {name: np.asarray(getattr(clip, name)) for name in Clip.__dataclass_fields__}
+    np.savez(temporary, **arrays)  # type: ignore[arg-type]
+    temporary.rename(path)
+
+
+def load_clip(path: Path) -> Clip:
+    with np.load(path) as data:
+        arrays = {name: data[name] for name in Clip.__dataclass_fields__ if name != "person_seed"}
+        return Clip(**arrays, person_seed=int(data["person_seed"]))
+
+
+def clip_paths(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("clip_*.npz") if not p.name.endswith(".tmp.npz"))
+
+
+def _work(
+    head_path: Path, out: Path, seeds: Sequence[int], num_frames: int, done: multiprocessing.SimpleQueue[int]
+) -> None:
+    head = Head.load(head_path)
+    renderer = Renderer(head, size=256)
+    for seed in seeds:
+        path = out / f"clip_{seed:06d}.npz"
+        if not path.exists():
+            save_clip(path, make_clip(head, renderer, seed, num_frames))
+        done.put(seed)
+
+
+def main() -> None:
+    example = "example: python -m model.training.clips --head ict_facekit.npz --out data/clips --clips 300"
+    parser = argparse.ArgumentParser(description=__doc__, epilog=example)
+    parser.add_argument("--head", type=Path, required=True, help="packed head model (see docs/training.md)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the clips")
+    parser.add_argument("--clips", type=int, default=300)
+    parser.add_argument("--first-seed", type=int, default=0, help="seeds from 900000 on are kept for evaluation")
+    parser.add_argument("--frames", type=int, default=72, help="video frames a clip, a multiple of 4")
+    parser.add_argument("--workers", type=int, default=1)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("spawn")
+    done: multiprocessing.SimpleQueue[int] = context.SimpleQueue()
+    seeds = range(args.first_seed, args.first_seed + args.clips)
+    for worker in range(args.workers):
+        # Interleaved seeds: stopping early leaves a contiguous set.
+        job = (args.head, args.out, seeds[worker :: args.workers], args.frames, done)
+        context.Process(target=_work, args=job, daemon=True).start()
+    for _ in tqdm(seeds, desc="clips", unit="clip"):
+        done.get()
+
+
+if __name__ == "__main__":
+    main()

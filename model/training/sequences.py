@@ -1,0 +1,187 @@
+"""Training sequences of the rolling window: encoded clips in memory, batches, and one parallel pass over a whole sequence.
+
+A sequence is K consecutive latent frames of a clip plus a reference. In one pass every frame appears clean (as context) and
+noisy (to be denoised); each noisy frame attends to `[reference | two clean frames before it | itself]`, exactly the window that
+serving uses with its cache. Missing context at the start is the reference, which is how a session starts.
+Legend: B sequences, K frames a sequence, C latent channels, h w latent pixels, D model width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from model.audio import AudioEncoder
+from model.conditions import STEPS_BEFORE, STEPS_PER_LATENT, audio_tokens, image_tokens
+from model.controls import CONTROL_NAMES, NUM_CONTROLS
+from model.dit import DiT
+from model.text import StyleEncoder, tokenise
+from model.training.augment import augment
+from model.training.clips import clip_paths, load_clip
+from model.training.loop import to_picture_tensor
+from model.training.train_vae import EYES_BOX, MOUTH_BOX
+from model.vae import PatchVAE
+
+STEP_SAMPLES = 320
+_LEAD = 16_000  # samples a clip stores before its first frame
+_MIRRORED = torch.tensor([-1.0 if name in ("yaw", "roll", "x", "gaze_x") else 1.0 for name in CONTROL_NAMES])
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedClip:
+    """latents [T, C, h, w]; references [R, C, h, w]; controls [T, 4*NUM_CONTROLS]; audio [V, T, 12, 192], V versions of the sound."""
+
+    latents: Tensor
+    references: Tensor
+    controls: Tensor
+    audio: Tensor
+    text: Tensor
+
+
+@torch.inference_mode()
+def encode_clip(path: Path, vae: PatchVAE, encoder: AudioEncoder, *, mirror: bool, versions: int) -> EncodedClip:
+    """A clip as the DiT sees it; `versions` - 1 of its sounds are augmented, with seeds from the clip's name."""
+    clip = load_clip(path)
+    frames, pictures = to_picture_tensor(clip.frames), to_picture_tensor(clip.references)
+    controls = torch.from_numpy(clip.controls)
+    if mirror:
+        frames, pictures, controls = frames.flip(3), pictures.flip(3), controls * _MIRRORED
+    length = len(frames) // 4
+    sounds = [clip.samples.astype(np.float32) / 32768.0]
+    sounds += [augment(sounds[0], clip.person_seed * 16 + v) for v in range(1, versions)]
+    start = _LEAD - STEPS_BEFORE * STEP_SAMPLES - encoder.context_samples
+    stop = _LEAD + (length * STEPS_PER_LATENT) * STEP_SAMPLES + encoder.lookahead_samples
+    batch = torch.from_numpy(np.stack([_cut(s, start, stop) for s in sounds]))
+    smile = float(clip.controls[:, CONTROL_NAMES.index("smile")].mean())
+    word = "smiling" if smile > 0.35 else "neutral"
+    vae_device = vae.latent_mean.device
+    return EncodedClip(
+        latents=vae.encode(frames[: length * 4].to(vae_device)).half().cpu(),
+        references=torch.stack([vae.encode_still(p.to(vae_device)) for p in pictures]).half().cpu(),
+        controls=controls[: length * 4].reshape(length, 4 * NUM_CONTROLS),
+        audio=audio_tokens(encoder(batch), length).half(),
+        text=torch.tensor(tokenise(word)),
+    )
+
+
+def _cut(samples: np.ndarray, start: int, stop: int) -> np.ndarray:
+    left, right = max(-start, 0), max(stop - len(samples), 0)
+    return np.pad(samples, (left, right))[start + left : stop + left].astype(np.float32)
+
+
+def load_sequences(folder: Path, vae: PatchVAE, encoder: AudioEncoder, *, mirror: bool, versions: int) -> list[EncodedClip]:
+    flips = (False, True) if mirror else (False,)
+    jobs = [(path, flip) for path in clip_paths(folder) for flip in flips]
+    return [encode_clip(p, vae, encoder, mirror=f, versions=versions) for p, f in tqdm(jobs, desc="encoding", unit="clip")]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """latents [B, K, C, h, w], reference [B, C, h, w], controls [B, K, c], audio [B, K, 12, 192], text [B, L] ids."""
+
+    latents: Tensor
+    reference: Tensor
+    controls: Tensor
+    audio: Tensor
+    text: Tensor
+
+
+def sample_batch(clips: list[EncodedClip], size: int, length: int, rng: np.random.Generator, device: str) -> Batch:
+    picks = []
+    for index in rng.integers(len(clips), size=size):
+        clip = clips[index]
+        start = int(rng.integers(0, len(clip.latents) - length + 1))
+        span = slice(start, start + length)
+        version = int(rng.integers(len(clip.audio)))
+        reference = clip.references[0 if rng.random() < 0.6 else int(rng.integers(len(clip.references)))]
+        text = clip.text if rng.random() < 0.5 else torch.zeros_like(clip.text)
+        picks.append((clip.latents[span], reference, clip.controls[span], clip.audio[version, span], text))
+    fields = [torch.stack(column).to(device) for column in zip(*picks, strict=True)]
+    return Batch(*(f.float() if f.is_floating_point() else f for f in fields))
+
+
+class SequencePass(nn.Module):
+    """The DiT and the text encoder over whole sequences. `forward` returns the clean prediction of every noisy frame."""
+
+    def __init__(self, dit: DiT, text: StyleEncoder) -> None:
+        super().__init__()
+        self.dit, self.text = dit, text
+
+    def forward(self, batch: Batch, noisy: Tensor, t: Tensor, context: Tensor, context_sigma: Tensor) -> Tensor:
+        """noisy [B, K, C, h, w] at levels t [B, K]; context [B, K-1, C, h, w] as later frames see it, its noise told by
+        context_sigma [B, 1]. Returns x0 [B, K, C, h, w]."""
+        size, length = noisy.shape[:2]
+        known = torch.cat((batch.reference[:, None], context), dim=1)
+        x = torch.cat((known, noisy), dim=1)
+        y = torch.cat((known, batch.reference[:, None].expand_as(noisy)), dim=1)
+        mask = torch.zeros(size, 2 * length, 4, *noisy.shape[3:], device=noisy.device)
+        mask[:, :length] = 1.0
+        zero = torch.zeros_like(t[:, :1])
+        levels = torch.cat((zero, context_sigma.expand(-1, length - 1), t), dim=1)
+        controls = torch.cat((torch.zeros_like(batch.controls[:, :1]), batch.controls[:, :-1], batch.controls), dim=1)
+        audio = torch.cat((torch.zeros_like(batch.audio[:, :1]), batch.audio[:, :-1], batch.audio), dim=1)
+        frames = 2 * length
+        text = self.text(batch.text).repeat_interleave(frames, dim=0)
+        image = image_tokens(batch.reference).repeat_interleave(frames, dim=0)
+        gather = _context_indices(length).to(noisy.device)
+
+        def context_fn(layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            return _window(k, gather, size), _window(v, gather, size)
+
+        flat = [item.flatten(0, 1)[:, None] for item in (x, mask, y, levels[..., None])]
+        out = self.dit(
+            flat[0], flat[1], flat[2], flat[3][..., 0], text_BLC=text, image_BLC=image,
+            audio_BTLC=audio.flatten(0, 1)[:, None], control_BTC=controls.flatten(0, 1)[:, None],
+            context=context_fn, context_frames=3,
+        )  # fmt: skip
+        return out.view(size, frames, *noisy.shape[2:])[:, length:]
+
+
+def _context_indices(length: int) -> Tensor:
+    """For the frames [reference, clean 0..K-2, noisy 0..K-1]: which three frames each attends to besides itself, oldest first."""
+
+    def clean(frame: int) -> int:
+        return frame + 1 if frame >= 0 else 0
+
+    rows = [(0, 0, 0)]
+    rows += [(0, clean(i - 2), clean(i - 1)) for i in range(length - 1)]
+    rows += [(0, clean(i - 2), clean(i - 1)) for i in range(length)]
+    return torch.tensor(rows)
+
+
+def _window(x_BND: Tensor, gather_F3: Tensor, size: int) -> Tensor:
+    frames = x_BND.unflatten(0, (size, -1))
+    earlier = frames[:, gather_F3].flatten(2, 3)
+    return torch.cat((earlier, frames), dim=2).flatten(0, 1)
+
+
+def latent_weight(vae: PatchVAE) -> Tensor:
+    """Loss weight [C, h, w], mean 1: what a unit of each channel does to the picture, more around mouth and eyes."""
+    per_coefficient = vae.synthesis.weight.detach().flatten(1).norm(dim=1)
+    effect = per_coefficient.repeat(vae.config.time_stride) * vae.latent_std
+    patch = vae.config.patch
+    place = torch.ones(256 // patch, 256 // patch)
+    for box, factor in ((EYES_BOX, 2.0), (MOUTH_BOX, 4.0)):
+        place[tuple(slice(s.start // patch, -(-s.stop // patch)) for s in box)] = factor
+    weight = effect[:, None, None] * place
+    return weight / weight.mean()
+
+
+def noise_levels(shape: tuple[int, ...], generator: torch.Generator, shift: float = 3.0) -> Tensor:
+    """Half logit-normal, half uniform, shifted towards noise; one in four is pure noise, where sampling starts."""
+    normal = torch.sigmoid(torch.randn(shape, generator=generator))
+    uniform = torch.rand(shape, generator=generator)
+    t = torch.where(torch.rand(shape, generator=generator) < 0.5, normal, uniform)
+    t = shift * t / (1 + (shift - 1) * t)
+    return torch.where(torch.rand(shape, generator=generator) < 0.25, torch.ones(()), t).clamp(min=0.02)
+
+
+def noised(clean: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """The straight path x_t = (1 - t) x0 + t eps (rectified flow); t [B, K]."""
+    level = t[..., None, None, None]
+    return (1 - level) * clean + level * noise

@@ -1,0 +1,142 @@
+"""Train the presenter's teacher: flow matching on masked sequences, causal window, context made slightly noisy."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from model.audio import AudioEncoder
+from model.config import PRESENTER_DIT, PRESENTER_VAE
+from model.dit import DiT
+from model.text import StyleEncoder
+from model.training.loop import Averaged, Budget, cosine_rate, save_checkpoint, set_rate
+from model.training.sequences import (
+    Batch,
+    EncodedClip,
+    SequencePass,
+    latent_weight,
+    load_sequences,
+    noise_levels,
+    noised,
+    sample_batch,
+)
+from model.vae import PatchVAE
+
+CONTEXT_SIGMA = 0.15  # largest noise the context is trained with
+LENGTH = 6  # latent frames a sequence
+
+
+def weighted_error(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean squared error a frame [B, K]."""
+    return ((prediction - target).square() * weight).mean(dim=(2, 3, 4))
+
+
+def corrupt_context(latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The clean frames as later frames see them in training [B, K-1, C, h, w] and the noise level told with them [B, 1]."""
+    sigma = torch.rand(len(latents), 1, generator=generator).to(latents) * CONTEXT_SIGMA
+    context = latents[:, :-1]
+    return noised(context, sigma.expand(-1, context.shape[1]), torch.randn(context.shape, generator=generator).to(latents)), sigma
+
+
+def build(vae_path: Path) -> tuple[PatchVAE, SequencePass]:
+    vae = PatchVAE(PRESENTER_VAE)
+    vae.load_state_dict(load_file(vae_path))
+    return vae.eval(), SequencePass(DiT(PRESENTER_DIT), StyleEncoder(PRESENTER_DIT.text_dim))
+
+
+def load_data(args: argparse.Namespace, vae: PatchVAE) -> tuple[list[EncodedClip], list[EncodedClip]]:
+    encoder = AudioEncoder.load(args.audio)
+    train = load_sequences(args.data, vae, encoder, mirror=True, versions=3)
+    return train, load_sequences(args.eval, vae, encoder, mirror=False, versions=1)
+
+
+@torch.no_grad()
+def evaluate(model: SequencePass, clips: list[EncodedClip], weight: Tensor, sigma: float = 1.0) -> float:
+    """Mean weighted error of one-step predictions on held-out people, as a fraction of the still reference's."""
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    errors, floors = [], []
+    for _ in range(4):
+        batch = sample_batch(clips, 8, LENGTH, rng, str(weight.device))
+        t = torch.full(batch.latents.shape[:2], sigma, device=weight.device)
+        noisy = noised(batch.latents, t, torch.randn(batch.latents.shape, generator=generator).to(weight))
+        out = model(batch, noisy, t, batch.latents[:, :-1], torch.full((8, 1), 0.02, device=weight.device))
+        errors.append(weighted_error(out, batch.latents, weight).mean())
+        floors.append(weighted_error(batch.reference[:, None].expand_as(out), batch.latents, weight).mean())
+    return float(torch.stack(errors).mean() / torch.stack(floors).mean())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder of training clips")
+    parser.add_argument("--eval", type=Path, required=True, help="folder of clips of other people")
+    parser.add_argument("--vae", type=Path, required=True)
+    parser.add_argument("--audio", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="written every few minutes; resumed from when present")
+    parser.add_argument("--minutes", type=float, default=45.0)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    rng, generator = np.random.default_rng(args.seed), torch.Generator().manual_seed(args.seed)
+    vae, model = build(args.vae)
+    train, held_out = load_data(args, vae)
+    model = model.to(args.device)
+    average = Averaged(model, 0.999)
+    weight = latent_weight(vae).to(args.device)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, betas=(0.9, 0.95), weight_decay=0.01)
+    steps, elapsed = 0, 0.0
+    if args.checkpoint.exists():
+        saved = torch.load(args.checkpoint, weights_only=True, map_location=args.device)
+        model.load_state_dict(saved["model"])
+        average.module.load_state_dict(saved["average"])
+        optimiser.load_state_dict(saved["optimiser"])
+        steps, elapsed, average.updates = saved["steps"], saved["elapsed"], saved["steps"]
+    budget = Budget(args.minutes, elapsed)
+    bar = tqdm(total=100, desc="teacher", unit="%")
+    while budget.progress < 1.0:
+        set_rate(optimiser, cosine_rate(budget.progress, args.rate))
+        batch: Batch = sample_batch(train, args.batch, LENGTH, rng, args.device)
+        t = noise_levels(tuple(batch.latents.shape[:2]), generator).to(args.device)
+        noisy = noised(batch.latents, t, torch.randn(batch.latents.shape, generator=generator).to(args.device))
+        context, sigma = corrupt_context(batch.latents, generator)
+        with torch.autocast(args.device, torch.bfloat16):
+            out = model(batch, noisy, t, context, sigma)
+        loss = weighted_error(out.float(), batch.latents, weight).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        average.update(model)
+        steps += 1
+        bar.n = int(100 * budget.progress)
+        bar.set_postfix(step=steps, loss=f"{loss.item():.4f}")
+        if steps % 200 == 0:
+            error = evaluate(average.module, held_out, weight)
+            print(f"\nstep {steps} {budget.elapsed_s / 60:.1f} min held-out error {error:.4f}", flush=True)
+            save_checkpoint(
+                args.checkpoint, model=model.state_dict(), average=average.module.state_dict(),
+                optimiser=optimiser.state_dict(), steps=steps, elapsed=budget.elapsed_s,
+            )  # fmt: skip
+    final = average.module.cpu()
+    save_file({k: v.contiguous() for k, v in final.state_dict().items()}, args.out)
+    metrics = {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes, "sequences": len(train)}
+    metrics["held_out_error"] = evaluate(final, held_out, weight.cpu())
+    args.out.with_suffix(".json").write_text(json.dumps({"teacher": metrics}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

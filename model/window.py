@@ -1,0 +1,180 @@
+"""The rolling window `[anchor | context | new]` over a causal DiT with cached keys and values.
+
+The anchor is the reference latent: never generated, never replaced, so identity has nowhere to drift to. The context is what was
+sent last; overlapping it is what makes seams invisible. A finished latent frame is passed once more, clean, to leave its keys and
+values behind; that pass shares the first denoising pass of the frame after it, so it costs half of one.
+Keys are cached unrotated and rotated at positions local to the window, so hour ten computes
+exactly what minute one did. State is immutable: going on from an older one is how an interrupt rewinds.
+Legend: B sessions, C latent channels, h w latent pixels, L layers, S tokens a frame, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.conditions import image_tokens
+from model.config import WindowConfig
+from model.dit import ContextFn, DiT
+from model.sampler import sample_renoise
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A latent frame with what it was made from: latent [C, h, w], audio [tokens, audio_dim], control [control_dim], its noise."""
+
+    latent: Tensor
+    audio: Tensor
+    control: Tensor
+    sigma: float
+
+
+@dataclass(frozen=True, slots=True)
+class WindowState:
+    """reference [C, h, w]; text [tokens, text_dim]; last, the newest frame, whose keys are not cached yet; keys and values
+    [1 + context, L, S, D] of the frames it saw, anchor first, then oldest first."""
+
+    reference: Tensor
+    text: Tensor
+    last: Frame
+    keys: Tensor
+    values: Tensor
+    seed: int
+    index: int
+
+
+class _Alone:
+    """The anchor's own pass: it stands in for all frames of its window."""
+
+    def __init__(self, frames: int) -> None:
+        self._frames = frames
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+
+    def __call__(self, layer: int, k_BSD: Tensor, v_BSD: Tensor) -> tuple[Tensor, Tensor]:
+        self.keys.append(k_BSD)
+        self.values.append(v_BSD)
+        return k_BSD.repeat(1, self._frames + 1, 1), v_BSD.repeat(1, self._frames + 1, 1)
+
+
+class _CleanAndNoisy:
+    """The first pass: the batch holds the last frames, clean, then the new ones; each new one sees the last of its session."""
+
+    def __init__(self, keys_BFLSD: Tensor, values_BFLSD: Tensor) -> None:
+        self._keys, self._values = keys_BFLSD, values_BFLSD
+        self._new: tuple[list[Tensor], list[Tensor]] = ([], [])
+
+    def __call__(self, layer: int, k_BSD: Tensor, v_BSD: Tensor) -> tuple[Tensor, Tensor]:
+        return self._join(self._keys[:, :, layer], k_BSD, 0), self._join(self._values[:, :, layer], v_BSD, 1)
+
+    def _join(self, cached_BFSD: Tensor, both: Tensor, which: int) -> Tensor:
+        clean, noisy = both.chunk(2)
+        self._new[which].append(clean)
+        for_clean = torch.cat((cached_BFSD.flatten(1, 2), clean), dim=1)
+        for_noisy = torch.cat((cached_BFSD[:, 0], cached_BFSD[:, 2:].flatten(1, 2), clean, noisy), dim=1)
+        return torch.cat((for_clean, for_noisy))
+
+    def moved_on(self) -> tuple[Tensor, Tensor]:
+        """The caches with the last frames in and the oldest of the context out."""
+        new = (torch.stack(kept, dim=1)[:, None] for kept in self._new)
+        caches = (self._keys, self._values)
+        keys, values = (torch.cat((c[:, :1], c[:, 2:], n), dim=1) for c, n in zip(caches, new, strict=True))
+        return keys, values
+
+
+class _Cached:
+    """Any later pass: only the new frames are computed."""
+
+    def __init__(self, keys_BFLSD: Tensor, values_BFLSD: Tensor) -> None:
+        self.keys, self.values = keys_BFLSD, values_BFLSD
+
+    def __call__(self, layer: int, k_BSD: Tensor, v_BSD: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = self.keys[:, :, layer].flatten(1, 2), self.values[:, :, layer].flatten(1, 2)
+        return torch.cat((keys, k_BSD), dim=1), torch.cat((values, v_BSD), dim=1)
+
+
+class RollingWindow:
+    """Steps many sessions at once. All tensors in `dtype` on the network's device."""
+
+    def __init__(self, dit: DiT, config: WindowConfig) -> None:
+        self.dit, self.config = dit, config
+        self.dtype = dit.patch_embedding.weight.dtype
+        self.device = dit.patch_embedding.weight.device
+        self.frames = 1 + config.context
+
+    @torch.inference_mode()
+    def open(self, reference_CHW: Tensor, text_LC: Tensor, seed: int) -> WindowState:
+        """A session that has shown nothing yet: the anchor stands in for the missing context."""
+        reference, text = reference_CHW.to(self.device, self.dtype), text_LC.to(self.device, self.dtype)
+        config = self.dit.config
+        audio = reference.new_zeros(config.audio_tokens, config.audio_dim)
+        last = Frame(reference, audio, reference.new_zeros(config.control_dim), 0.0)
+        alone = _Alone(self.frames)
+        self._forward(_gather([last]), [last.sigma], 1, reference[None], text[None], alone)
+        keys, values = (torch.stack(kept, dim=1).repeat(self.frames, 1, 1, 1) for kept in (alone.keys, alone.values))
+        return WindowState(reference, text, last, keys, values, seed, 0)
+
+    @torch.inference_mode()
+    def advance(
+        self, states: Sequence[WindowState], audio_BLC: Tensor, control_BC: Tensor, sigmas: Sequence[float] | None = None
+    ) -> tuple[Tensor, list[WindowState]]:
+        """The next latent frame of each session [B, C, h, w] and the states after it.
+
+        audio [B, tokens, audio_dim] and control [B, control_dim] are those of exactly the new frames.
+        """
+        reference, text = torch.stack([s.reference for s in states]), torch.stack([s.text for s in states])
+        audio, control = audio_BLC.to(self.device, self.dtype), control_BC.to(self.device, self.dtype)
+        first = _CleanAndNoisy(torch.stack([s.keys for s in states]), torch.stack([s.values for s in states]))
+        later: _Cached | None = None
+        generators = [torch.Generator().manual_seed(s.seed * 1_000_003 + s.index) for s in states]
+        clean = _gather([s.last for s in states])
+        clean_sigmas = [s.last.sigma for s in states]
+
+        def noise() -> Tensor:
+            drawn = [torch.randn(reference.shape[1:], generator=g) for g in generators]
+            return torch.stack(drawn).to(self.device, self.dtype)
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            nonlocal later
+            new = (x, audio, control)
+            if later is not None:
+                return self._forward(new, [sigma] * len(states), 0, reference, text, later)
+            both = tuple(torch.cat(pair) for pair in zip(clean, new, strict=True))
+            levels = [*clean_sigmas, *([sigma] * len(states))]
+            out = self._forward(both, levels, len(states), reference.repeat(2, 1, 1, 1), text.repeat(2, 1, 1), first)
+            later = _Cached(*first.moved_on())
+            return out[len(states) :]
+
+        latent = sample_renoise(denoise, noise, sigmas or self.config.sigmas)
+        assert later is not None
+        keys, values = later.keys, later.values
+        sigma = self.config.context_sigma
+        after = [
+            WindowState(s.reference, s.text, Frame(latent[i], audio[i], control[i], sigma), keys[i], values[i], s.seed, s.index + 1)
+            for i, s in enumerate(states)
+        ]
+        return latent, after
+
+    def _forward(
+        self, frames: tuple[Tensor, ...], sigmas: Sequence[float], num_known: int, reference_BCHW: Tensor, text_BLC: Tensor,
+        context: ContextFn,
+    ) -> Tensor:  # fmt: skip
+        """One pass over single frames [B, ...], of which the first `num_known` are clean."""
+        x_BCHW, audio_BLC, control_BC = frames
+        batch, _, height, width = x_BCHW.shape
+        mask = x_BCHW.new_zeros(batch, 1, self.dit.config.mask_channels, height, width)
+        mask[:num_known] = 1.0
+        y = torch.cat((x_BCHW[:num_known], reference_BCHW[num_known:]))
+        level = torch.tensor(sigmas, device=self.device)[:, None]
+        out = self.dit(
+            x_BCHW[:, None], mask, y[:, None], level, text_BLC=text_BLC, image_BLC=image_tokens(reference_BCHW),
+            audio_BTLC=audio_BLC[:, None], control_BTC=control_BC[:, None], context=context, context_frames=self.frames,
+        )  # fmt: skip
+        return out[:, 0]
+
+
+def _gather(frames: Sequence[Frame]) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.stack([f.latent for f in frames]), torch.stack([f.audio for f in frames]), torch.stack([f.control for f in frames])

@@ -1,0 +1,184 @@
+"""The command line `livemimic`. Subcommands import what they need when they run, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from streamer.config import ServeConfig, SessionConfig, WorkerConfig, env_default, version
+
+Command = Callable[[argparse.Namespace], int]
+DEVICES = ("auto", "cpu", "cuda")
+TASKS = ("talk", "lipsync", "i2v", "flf2v", "t2v")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    # What follows `train` belongs to the training's own parser, its --help included.
+    passes_on = len(words) > 1 and words[0] == "train" and words[1] not in ("-h", "--help")
+    args = parser.parse_args(words[:1] if passes_on else words)
+    if passes_on:
+        args.rest = words[1:]
+    command: Command = args.run
+    try:
+        return command(args)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _later(target: str) -> Command:
+    """A command that is imported when it is run; `target` is "module:function"."""
+
+    def run(args: argparse.Namespace) -> int:
+        module, _, function = target.partition(":")
+        return int(getattr(importlib.import_module(module), function)(args))
+
+    return run
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _formatted(
+        argparse.ArgumentParser(prog="livemimic", description="Voice in, a talking person out, live."),
+        "livemimic serve\nlivemimic render --audio voice.wav --out talk.mp4\nlivemimic doctor",
+    )
+    parser.add_argument("--version", action="version", version=f"livemimic {version()}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, summary: str, examples: str, run: Command) -> argparse.ArgumentParser:
+        command = _formatted(commands.add_parser(name, help=summary, description=summary), examples)
+        command.set_defaults(run=run)
+        return command
+
+    _serve_arguments(
+        add(
+            "serve", "Start the live server and its demo page.",
+            "livemimic serve\nlivemimic serve --host 0.0.0.0 --port 9000 --portrait me.jpg\n"
+            "livemimic serve --max-sessions 2 --cors-origin https://example.org",
+            serve,
+        )
+    )  # fmt: skip
+    _render_arguments(
+        add(
+            "render", "Make a finished video file from a voice and a portrait.",
+            "livemimic render --audio voice.wav --out talk.mp4\n"
+            "livemimic render --audio voice.mp3 --portrait me.jpg --seed 7 --out me.mp4",
+            _later("streamer.render:run"),
+        )
+    )  # fmt: skip
+    portraits = add(
+        "portraits", "List the built-in presenters, or save them as PNG files.",
+        "livemimic portraits\nlivemimic portraits --out faces/", save_portraits,
+    )  # fmt: skip
+    portraits.add_argument("--out", type=Path, metavar="DIR", help="folder for the PNG files; it is created")
+    bench = add(
+        "bench", "Measure how fast this machine is and how many sessions fit.",
+        "livemimic bench\nlivemimic bench --json bench.json --seconds 20", _later("streamer.bench:run"),
+    )  # fmt: skip
+    _model_arguments(bench)
+    bench.add_argument("--seconds", type=float, default=10.0, help="how long to measure (default: %(default)s)")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write the result here as well")
+    doctor = add(
+        "doctor", "Check what this machine has and what is missing.", "livemimic doctor\nlivemimic doctor --json",
+        _later("streamer.doctor:run"),
+    )  # fmt: skip
+    doctor.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    train = add(
+        "train", "Train the embedded preset: data, teacher, student, evaluate.",
+        "livemimic train data --help\nlivemimic train evaluate", _later("model.training.cli:run"),
+    )  # fmt: skip
+    train.set_defaults(rest=[])
+    train.add_argument("rest", nargs="*", metavar="...", help="step and options of the training, passed on as they are")
+    return parser
+
+
+def _formatted(parser: argparse.ArgumentParser, examples: str) -> argparse.ArgumentParser:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "examples:\n" + "\n".join(f"  {line}" for line in examples.splitlines())
+    return parser
+
+
+def _model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", default=env_default("PRESET", "presenter"), help="model preset (default: %(default)s)")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder or file with the weights of the preset")
+    parser.add_argument("--device", choices=DEVICES, default=env_default("DEVICE", "auto"), help="default: %(default)s")
+    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps a chunk; default: what the preset was made for")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads of the model (default: %(default)s)")
+
+
+def _serve_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default=env_default("HOST", "127.0.0.1"), help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=int(env_default("PORT", "8080")), help="0 takes a free one (default: %(default)s)")
+    _model_arguments(parser)
+    parser.add_argument("--portrait", metavar="NAME|FILE", help="the default presenter: a built-in one, or a picture file")
+    parser.add_argument("--max-sessions", type=int, metavar="N", help="upper bound; without it the measured speed decides alone")
+    parser.add_argument("--cors-origin", action="append", default=[], metavar="URL", help="page that may use the API; repeatable")
+    parser.add_argument("--ice-server", action="append", default=[], metavar="URL", help="stun: or turn: address; repeatable")
+    parser.add_argument("--mic-slack-ms", type=int, default=40, help="wait for late microphone packets (default: %(default)s)")
+    parser.add_argument("--no-browser", action="store_true", help="do not open the demo page on a desktop")
+    parser.add_argument("--barcode", action="store_true", help="draw the frame number into the picture, for measurements")
+    parser.add_argument("--trace", type=Path, metavar="DIR", help="write SESSION.json and SESSION.wav there when a session ends")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default=env_default("LOG_LEVEL", "info"))
+
+
+def _render_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--audio", required=True, metavar="FILE", help="any file with sound that FFmpeg reads")
+    parser.add_argument("--out", required=True, metavar="FILE.mp4", help="the video with the sound in it")
+    parser.add_argument("--portrait", metavar="NAME|FILE", help="a built-in presenter or a picture; see 'livemimic portraits'")
+    _model_arguments(parser)
+    parser.add_argument("--task", choices=TASKS, default="talk", help="default: %(default)s")
+    parser.add_argument("--prompt", metavar="TEXT", help="style words")
+    parser.add_argument("--video", type=Path, metavar="FILE", help="video whose lips are redone (task lipsync)")
+    parser.add_argument("--last-image", type=Path, metavar="FILE", help="last picture (task flf2v)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same video (default: %(default)s)")
+
+
+def worker_config(args: argparse.Namespace) -> WorkerConfig:
+    return WorkerConfig(preset=args.preset, weights=args.weights, device=args.device, steps=args.steps, num_threads=args.threads)
+
+
+def serve_config(args: argparse.Namespace) -> ServeConfig:
+    """Raises ValueError with the option's name and range."""
+    session = SessionConfig(mic_slack_ms=args.mic_slack_ms, ice_servers=tuple(args.ice_server), barcode=args.barcode, trace_dir=args.trace)
+    return ServeConfig(
+        host=args.host, port=args.port, worker=worker_config(args), session=session, portrait=args.portrait,
+        max_sessions=args.max_sessions, cors_origins=tuple(args.cors_origin), open_browser=not args.no_browser,
+        log_level=args.log_level,
+    )  # fmt: skip
+
+
+def serve(args: argparse.Namespace) -> int:
+    from streamer.server import run
+
+    try:
+        config = serve_config(args)
+    except ValueError as error:
+        print(f"livemimic serve: {error}", file=sys.stderr)
+        return 2
+    return run(config)
+
+
+def save_portraits(args: argparse.Namespace) -> int:
+    from model.portraits import builtin_portraits
+
+    portraits = builtin_portraits()
+    if args.out is not None:
+        try:
+            args.out.mkdir(parents=True, exist_ok=True)
+            for path in portraits.values():
+                shutil.copyfile(path, args.out / path.name)
+        except OSError as error:
+            print(f"livemimic portraits: cannot write to {args.out}: {error.strerror}", file=sys.stderr)
+            return 1
+    for name, path in portraits.items():
+        print(name if args.out is None else f"{name}: {args.out / path.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Autoencoder, transformer, sampler and picture conversion: the properties the rest relies on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from av import VideoFrame
+
+from model.conditions import STEPS_BEFORE, audio_tokens
+from model.config import PRESENTER_DIT, PRESENTER_VAE
+from model.controls import CONTROL_NAMES, ControllerState, next_controls
+from model.dit import DiT
+from model.rope import apply_rope, rope_table
+from model.sampler import sample_euler, sample_renoise, shifted_sigmas
+from model.text import tokenise
+from model.vae import PatchVAE, dct_basis
+from model.yuv import rgb_to_i420
+
+
+def test_streaming_decode_equals_whole_decode() -> None:
+    """Latent frames decoded one by one give the bits of the whole clip decoded at once."""
+    torch.manual_seed(0)
+    vae = PatchVAE(dataclasses.replace(PRESENTER_VAE, frame_channels=8, width=16)).eval()
+    latents = torch.randn(3, vae.config.latent_channels, 4, 4)
+    with torch.inference_mode():
+        whole = vae.decode(latents)
+        parts = torch.cat([vae.decode(one[None]) for one in latents])
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-6)
+
+
+def test_closed_form_is_exact_on_its_own_subspace() -> None:
+    """With as many components as a patch has numbers the closed form loses nothing."""
+    config = dataclasses.replace(PRESENTER_VAE, patch=4, frame_channels=48, width=16)
+    vae = PatchVAE(config)
+    basis, _ = torch.linalg.qr(torch.randn(48, 48, generator=torch.Generator().manual_seed(0)))
+    vae.initialise(basis.T.contiguous(), torch.rand(48) + 0.5, torch.zeros(48))
+    frames = torch.rand(4, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        decoded = vae.synthesis(vae.analysis(frames))
+    torch.testing.assert_close(decoded, frames, rtol=0, atol=1e-4)
+
+
+def test_encode_refuses_a_partial_latent_frame() -> None:
+    with pytest.raises(ValueError, match="multiple of 4"):
+        PatchVAE(PRESENTER_VAE).encode(torch.zeros(3, 3, 32, 32))
+
+
+def test_time_basis_is_orthonormal() -> None:
+    torch.testing.assert_close(dct_basis(4) @ dct_basis(4).T, torch.eye(4))
+
+
+def test_untrained_transformer_returns_the_known_video() -> None:
+    """The head starts at zero: the prediction is the masked-video latent itself."""
+    config = dataclasses.replace(PRESENTER_DIT, dim=48, ffn_dim=64, num_heads=2, num_layers=1)
+    y = torch.randn(1, 2, config.latent_channels, 4, 4)
+    out = DiT(config)(
+        torch.randn_like(y), torch.zeros(1, 2, 4, 4, 4), y, torch.ones(1, 2), text_BLC=torch.zeros(1, 4, config.text_dim),
+        image_BLC=torch.randn(1, 4, config.image_dim), audio_BTLC=torch.randn(1, 2, config.audio_tokens, config.audio_dim),
+        control_BTC=torch.zeros(1, 2, config.control_dim),
+    )  # fmt: skip
+    assert torch.equal(out, y)
+
+
+def test_rotary_scores_depend_on_distance_only() -> None:
+    table = rope_table(16, 8, 1, 1)
+    q, k = torch.randn(1, 1, 1, 16), torch.randn(1, 1, 1, 16)
+
+    def score(i: int, j: int) -> torch.Tensor:
+        return (apply_rope(q, table[i : i + 1]) * apply_rope(k, table[j : j + 1])).sum()
+
+    torch.testing.assert_close(score(5, 2), score(6, 3), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", [sample_euler, sample_renoise])
+def test_samplers_return_what_a_perfect_denoiser_knows(sampler) -> None:  # type: ignore[no-untyped-def]
+    truth = torch.randn(3, 4)
+    out = sampler(lambda x, t: truth, lambda: torch.randn(3, 4), shifted_sigmas(4, 3.0))
+    torch.testing.assert_close(out, truth, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("sigmas", [[], [0.5], [1.0, 1.0], [1.0, 0.0]])
+def test_samplers_refuse_bad_schedules(sigmas: list[float]) -> None:
+    with pytest.raises(ValueError, match="sigmas"):
+        sample_renoise(lambda x, t: x, lambda: torch.zeros(1), sigmas)
+
+
+def test_i420_agrees_with_ffmpeg() -> None:
+    """Our conversion and FFmpeg's differ by rounding only."""
+    smooth = np.linspace(0, 255, 64, dtype=np.float32)
+    planes = (smooth[None].repeat(64, 0), smooth[:, None].repeat(64, 1), np.full((64, 64), 90.0))
+    picture = np.stack(planes, -1).astype(np.uint8)
+    expected = VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p").to_ndarray()
+    ours = rgb_to_i420(torch.from_numpy(picture).movedim(-1, 0)[None].float() / 127.5 - 1)[0].numpy()
+    assert ours.shape == expected.shape
+    assert np.abs(ours.astype(int) - expected.astype(int)).max() <= 3
+
+
+def test_audio_tokens_belong_to_their_latent_frame() -> None:
+    steps = torch.arange(STEPS_BEFORE + 16.0).view(1, -1, 1)
+    tokens = audio_tokens(steps, 2)[0, :, :, 0]
+    assert tokens[0].tolist() == list(range(12))
+    assert tokens[1].tolist() == list(range(8, 20))
+    with pytest.raises(ValueError, match="audio steps"):
+        audio_tokens(steps, 3)
+
+
+def test_controls_in_chunks_equal_controls_at_once() -> None:
+    state = ControllerState(seed=5)
+    whole, _ = next_controls(state, 40, "speaking")
+    parts = []
+    for _ in range(10):
+        part, state = next_controls(state, 4, "speaking")
+        parts.append(part)
+    np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-6)
+
+
+def test_an_idle_face_blinks_like_a_person() -> None:
+    controls, _ = next_controls(ControllerState(seed=2), 25 * 120, "idle")
+    closed = controls[:, CONTROL_NAMES.index("blink")] > 0.5
+    blinks = int((np.diff(closed.astype(int)) == 1).sum())
+    assert 20 <= blinks <= 50  # 10 to 25 a minute
+    assert closed.mean() < 0.1
+
+
+def test_unknown_style_words_are_ignored() -> None:
+    assert tokenise("a smiling astronaut") == [2, 0, 0, 0]
