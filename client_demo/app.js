@@ -203,7 +203,7 @@ async function start() {
   video.addEventListener("playing", () => showPhase("live"), { once: true });
   if (!video.paused && video.readyState > 2) showPhase("live");
   watchFigures(session.connection);
-  if (query.get("debug")) window.livemimic = { session, connection: session.connection, stats: () => figures?.latest };
+  if (query.get("debug")) window.livemimic = { session, microphone, connection: session.connection, stats: () => figures?.latest };
   if (chosenMode === "agent") say();
 }
 

@@ -8,6 +8,7 @@ Legend: B sequences, K frames a sequence, C latent channels, h w latent pixels, 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,29 +45,32 @@ class EncodedClip:
 
 
 @torch.inference_mode()
-def encode_clip(path: Path, vae: PatchVAE, encoder: AudioEncoder, *, mirror: bool, versions: int) -> EncodedClip:
-    """A clip as the DiT sees it; `versions` - 1 of its sounds are augmented, with seeds from the clip's name."""
+def encode_clip(path: Path, vae: PatchVAE, encoder: AudioEncoder, versions: int) -> list[EncodedClip]:
+    """A clip and its mirror image as the DiT sees them; `versions` - 1 of the sounds are augmented, seeded by the clip."""
     clip = load_clip(path)
-    frames, pictures = to_picture_tensor(clip.frames), to_picture_tensor(clip.references)
-    controls = torch.from_numpy(clip.controls)
-    if mirror:
-        frames, pictures, controls = frames.flip(3), pictures.flip(3), controls * _MIRRORED
-    length = len(frames) // 4
+    length = len(clip.frames) // 4
     sounds = [clip.samples.astype(np.float32) / 32768.0]
     sounds += [augment(sounds[0], clip.person_seed * 16 + v) for v in range(1, versions)]
     start = _LEAD - STEPS_BEFORE * STEP_SAMPLES - encoder.context_samples
     stop = _LEAD + (length * STEPS_PER_LATENT) * STEP_SAMPLES + encoder.lookahead_samples
-    batch = torch.from_numpy(np.stack([_cut(s, start, stop) for s in sounds]))
+    heard = encoder(torch.from_numpy(np.stack([_cut(s, start, stop) for s in sounds])))
     smile = float(clip.controls[:, CONTROL_NAMES.index("smile")].mean())
-    word = "smiling" if smile > 0.35 else "neutral"
-    vae_device = vae.latent_mean.device
-    return EncodedClip(
-        latents=vae.encode(frames[: length * 4].to(vae_device)).half().cpu(),
-        references=torch.stack([vae.encode_still(p.to(vae_device)) for p in pictures]).half().cpu(),
-        controls=controls[: length * 4].reshape(length, 4 * NUM_CONTROLS),
-        audio=audio_tokens(encoder(batch), length).half(),
-        text=torch.tensor(tokenise(word)),
-    )
+    device = vae.latent_mean.device
+    frames, pictures = to_picture_tensor(clip.frames[: length * 4]), to_picture_tensor(clip.references)
+    controls = torch.from_numpy(clip.controls[: length * 4])
+    encoded = []
+    for mirrored in (False, True):
+        if mirrored:
+            frames, pictures, controls = frames.flip(3), pictures.flip(3), controls * _MIRRORED
+        with torch.autocast(device.type, torch.bfloat16):
+            coefficients = torch.cat([vae.encode_frames(part.to(device)) for part in (*frames.split(8), pictures)]).float()
+        latents, stills = vae.stack(coefficients[: length * 4]), coefficients[length * 4 :]
+        encoded.append(EncodedClip(
+            latents=latents.half().cpu(), controls=controls.reshape(length, 4 * NUM_CONTROLS), audio=audio_tokens(heard, length).half(),
+            references=torch.cat([vae.stack(c[None].expand(4, -1, -1, -1)) for c in stills]).half().cpu(),
+            text=torch.tensor(tokenise("smiling" if smile > 0.35 else "neutral")),
+        ))  # fmt: skip
+    return encoded
 
 
 def _cut(samples: np.ndarray, start: int, stop: int) -> np.ndarray:
@@ -74,10 +78,27 @@ def _cut(samples: np.ndarray, start: int, stop: int) -> np.ndarray:
     return np.pad(samples, (left, right))[start + left : stop + left].astype(np.float32)
 
 
-def load_sequences(folder: Path, vae: PatchVAE, encoder: AudioEncoder, *, mirror: bool, versions: int) -> list[EncodedClip]:
-    flips = (False, True) if mirror else (False,)
-    jobs = [(path, flip) for path in clip_paths(folder) for flip in flips]
-    return [encode_clip(p, vae, encoder, mirror=f, versions=versions) for p, f in tqdm(jobs, desc="encoding", unit="clip")]
+def load_sequences(folder: Path, vae: PatchVAE, encoder: AudioEncoder, *, mirrored: bool, versions: int) -> list[EncodedClip]:
+    """All clips of a folder, encoded once and kept beside it under a name that follows from the weights."""
+    cache = folder / f"encoded_{_digest(vae, encoder)}"
+    cache.mkdir(exist_ok=True)
+    loaded = []
+    for path in tqdm(clip_paths(folder), desc="encoding", unit="clip"):
+        stored = cache / f"{path.stem}.pt"
+        if not stored.exists():
+            fresh = encode_clip(path, vae, encoder, versions)
+            torch.save([[getattr(c, name) for name in EncodedClip.__dataclass_fields__] for c in fresh], stored)
+        clips = [EncodedClip(*fields) for fields in torch.load(stored, weights_only=True)]
+        loaded += clips if mirrored else clips[:1]
+    return loaded
+
+
+def _digest(*modules: nn.Module) -> str:
+    total = hashlib.sha256()
+    for module in modules:
+        for value in module.state_dict().values():
+            total.update(value.cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,8 +53,8 @@ def build(vae_path: Path) -> tuple[PatchVAE, SequencePass]:
 
 def load_data(args: argparse.Namespace, vae: PatchVAE) -> tuple[list[EncodedClip], list[EncodedClip]]:
     encoder = AudioEncoder.load(args.audio)
-    train = load_sequences(args.data, vae, encoder, mirror=True, versions=3)
-    return train, load_sequences(args.eval, vae, encoder, mirror=False, versions=1)
+    train = load_sequences(args.data, vae, encoder, mirrored=True, versions=3)
+    return train, load_sequences(args.eval, vae, encoder, mirrored=False, versions=1)
 
 
 @torch.no_grad()

@@ -1,0 +1,123 @@
+"""The embedded preset as shipped: it loads, it is deterministic, its lips follow sound, and damaged weights are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from model.checkpoints import PRESENTER_FILE, load_presenter
+from model.errors import CheckpointError, ConfigError
+from model.geometry import Geometry
+from model.pipeline import AvatarPipeline
+from model.portraits import builtin_portraits, prepare_portrait
+
+GEOMETRY = Geometry()
+MOUTH = (slice(140, 185), slice(96, 160))
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> AvatarPipeline:
+    torch.set_num_threads(1)
+    return AvatarPipeline.load(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def portrait() -> np.ndarray:
+    return prepare_portrait(next(iter(builtin_portraits().values())).read_bytes())
+
+
+def vowel(seconds: float) -> np.ndarray:
+    """A buzzing open vowel, on and off twice a second: int16 at 16 kHz."""
+    t = np.arange(int(seconds * 16_000)) / 16_000
+    tones = sum(np.exp(-(((120 * k - f) / 120) ** 2)) * np.sin(2 * np.pi * 120 * k * t) for k in range(1, 30) for f in (750, 1200, 2500))
+    gate = np.clip(np.sin(2 * np.pi * 2 * t) * 4, 0, 1)
+    return (tones * gate / np.abs(tones).max() * 12_000).astype(np.int16)
+
+
+def run(pipeline: AvatarPipeline, portrait: np.ndarray, sound: np.ndarray, seed: int = 0) -> np.ndarray:
+    state = pipeline.open(portrait, seed=seed)
+    chunk, step = GEOMETRY.chunk_samples_16k, GEOMETRY.step_samples_16k
+    out = []
+    for start in range(0, len(sound) - step, chunk):
+        (frames,), (state,) = pipeline.step([state], [sound[start : start + step]], ["speaking"])
+        out.append(frames)
+    return np.concatenate(out)
+
+
+def test_frames_have_the_promised_shape_and_range(pipeline: AvatarPipeline, portrait: np.ndarray) -> None:
+    frames = run(pipeline, portrait, vowel(1.0))
+    assert frames.shape[1:] == GEOMETRY.i420_shape and frames.dtype == np.uint8
+    luma = frames[:, :256]
+    assert 40 < luma.mean() < 220 and luma.std() > 20
+
+
+def test_the_first_frames_show_the_chosen_person(pipeline: AvatarPipeline) -> None:
+    """Of all built-in presenters, what is shown resembles the one that was asked for most."""
+    pictures = {name: prepare_portrait(path.read_bytes()).mean(axis=2) for name, path in builtin_portraits().items()}
+    for name in list(pictures)[:3]:
+        chosen = prepare_portrait(builtin_portraits()[name].read_bytes())
+        shown = run(pipeline, chosen, np.zeros(8000, dtype=np.int16))[-1, :256].astype(float)
+        distances = {other: np.abs(shown - picture * 219 / 255 - 16).mean() for other, picture in pictures.items()}
+        assert min(distances, key=lambda other: distances[other]) == name
+
+
+def test_same_seed_same_bits_other_seed_other_motion(pipeline: AvatarPipeline, portrait: np.ndarray) -> None:
+    sound = vowel(1.0)
+    assert np.array_equal(run(pipeline, portrait, sound, 3), run(pipeline, portrait, sound, 3))
+    assert not np.array_equal(run(pipeline, portrait, sound, 3), run(pipeline, portrait, sound, 4))
+
+
+def test_lips_move_with_sound_and_rest_in_silence(pipeline: AvatarPipeline, portrait: np.ndarray) -> None:
+    """Frame-to-frame change around the mouth is several times larger with a voice than without."""
+    spoken, silent = (run(pipeline, portrait, s)[:, :256].astype(float) for s in (vowel(3.0), np.zeros(48_000, dtype=np.int16)))
+    moving, resting = (np.abs(np.diff(f[8:, MOUTH[0], MOUTH[1]], axis=0)).mean() for f in (spoken, silent))
+    assert moving > 2.0 * resting
+
+
+def test_sessions_in_a_batch_are_the_sessions_alone(pipeline: AvatarPipeline, portrait: np.ndarray) -> None:
+    sound = vowel(1.0)
+    states = [pipeline.open(portrait, seed=s) for s in (1, 2)]
+    audio = [sound[:3840], sound[2560:6400]]
+    together, _ = pipeline.step(states, audio, ["speaking", "idle"])
+    alone = [pipeline.step([s], [a], [m])[0][0] for s, a, m in zip(states, audio, ("speaking", "idle"), strict=True)]
+    for a, b in zip(together, alone, strict=True):
+        assert np.abs(a.astype(int) - b.astype(int)).max() <= 12
+        assert np.abs(a.astype(int) - b.astype(int)).mean() < 0.5
+
+
+@pytest.mark.parametrize("samples", [np.zeros(3839, dtype=np.int16), np.zeros(3840, dtype=np.float32)])
+def test_wrong_audio_is_refused(pipeline: AvatarPipeline, portrait: np.ndarray, samples: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="audio must be int16"):
+        pipeline.step([pipeline.open(portrait)], [samples], ["idle"])
+
+
+def test_unavailable_options_are_refused() -> None:
+    with pytest.raises(ConfigError, match="steps"):
+        AvatarPipeline.load(steps=9)
+    with pytest.raises(ConfigError, match="preset"):
+        AvatarPipeline.load("nonesuch")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="CUDA"):
+            AvatarPipeline.load(device="cuda")
+
+
+def test_damaged_weights_are_named(tmp_path: Path) -> None:
+    """Missing, truncated, renamed key, wrong shape: one clear error each."""
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_presenter(tmp_path / "none.safetensors")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(PRESENTER_FILE.read_bytes()[:10_000])
+    with pytest.raises(CheckpointError, match="broken.safetensors"):
+        load_presenter(broken)
+    tensors = load_file(PRESENTER_FILE)
+    key = "dit.head.head.weight"
+    save_file({("dit.other" if k == key else k): v for k, v in tensors.items()}, broken)
+    with pytest.raises(CheckpointError, match=r"dit\.(head\.head\.weight is missing|other is not known)"):
+        load_presenter(broken)
+    save_file({k: (v[:1].clone() if k == key else v) for k, v in tensors.items()}, broken)
+    with pytest.raises(CheckpointError, match=r"dit\.head\.head\.weight is \(1, 256\)"):
+        load_presenter(broken)
