@@ -19,7 +19,8 @@ from model.training.visemes import MOUTH_SHAPES
 
 # Names are only handles; the seeds were picked by eye for variety of age, origin and style.
 PRESENTERS = {
-    "anna": 8, "bruno": 15, "clara": 10, "daniel": 5, "elena": 9, "femi": 14, "george": 4, "hannah": 19, "ines": 1, "julian": 6,
+    "anna": 71, "bruno": 12, "clara": 35, "daniel": 8, "elena": 9, "femi": 7, "grace": 63, "henry": 25, "ines": 59, "julian": 29,
+    "maya": 51, "oscar": 41,
 }  # fmt: skip
 
 
