@@ -1,6 +1,7 @@
 """Sentences for the synthesisers: English from a small grammar with a wide vocabulary, other languages from phrase lists.
 
-Every English phone occurs often, bilabials and rounded vowels on purpose. Written for this project.
+Every English phone occurs often, bilabials and rounded vowels on purpose. Invented words and shuffled phrases bring the sound
+sequences that a vocabulary lacks. Written for this project.
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ _OPENERS = [
     "We hope that", "You know,", "Honestly,", "Thank you,", "This morning", "My boss says that", "Above all,", "How about this:",
     "Wow,",
 ]  # fmt: skip
+_ONSETS = (
+    "b bl br ch d dr f fl fr g gl gr h j k kl kr l m n p pl pr r s sh sk sl sm sn sp st str t th tr v w y z sw tw".split()
+)
+_NUCLEI = "a a e i o u aa ee oo ai ow oy ar er or ou ea y".split()
+_CODAS = ["", "", "", "b", "m", "p", "n", "t", "d", "k", "f", "v", "s", "sh", "ch", "th", "l", "ng", "mp", "nd", "st", "mb", "lf"]
 OTHER_LANGUAGES: dict[str, tuple[str, ...]] = {
     "de": (
         "Guten Morgen, mein Name ist Paul und ich wohne am Bahnhof.", "Wir möchten bitte vier Becher Apfelsaft und ein Brötchen.",
@@ -92,6 +98,11 @@ OTHER_LANGUAGES: dict[str, tuple[str, ...]] = {
         "Kunt u dat alstublieft herhalen?",
     ),
     "ar": ("صباح الخير، اسمي محمد وأسكن قرب البحر.", "أمي اشترت خبزا وماء.", "من فضلك، أعد مرة أخرى."),
+    "fi": (
+        "Hyvää huomenta, minun nimeni on Pekka ja asun Tampereella.", "Äiti osti uuden lampun ja omenoita, mutta bussi oli myöhässä.",
+        "Voisitko ystävällisesti sanoa sen vielä kerran?", "Pieni poika juoksi pitkin puiston polkua.",
+        "Huomenna menemme mökille uimaan ja saunomaan.",
+    ),
     "ko": ("안녕하세요, 제 이름은 박민수입니다.", "엄마가 빵과 물을 샀어요.", "다시 한번 말씀해 주세요."),
 }  # fmt: skip
 
@@ -114,9 +125,24 @@ def english_sentence(rng: np.random.Generator) -> str:
     elif roll < 0.6:
         modal = pick(["would", "should", "could"])
         clause = f"Why {modal} {pick(_NAMES)} want a {pick(_ADJECTIVES)} {pick(_NOUNS)} {pick(_PLACES)}?"
+    elif roll < 0.8:
+        clause = " ".join(invented_word(rng) if rng.random() < 0.5 else word for word in clause.split())
     return clause + "."
 
 
+def invented_word(rng: np.random.Generator) -> str:
+    """One to three syllables that English spelling rules can read."""
+
+    def pick(parts: list[str]) -> str:
+        return str(parts[rng.integers(len(parts))])
+
+    return "".join(pick(_ONSETS) + pick(_NUCLEI) + pick(_CODAS) for _ in range(int(rng.integers(1, 4))))
+
+
 def foreign_sentence(language: str, rng: np.random.Generator) -> str:
+    """A phrase of the list, or as often words of all of them in any order."""
     phrases = OTHER_LANGUAGES[language]
-    return phrases[int(rng.integers(len(phrases)))]
+    words = " ".join(phrases).translate(str.maketrans("", "", ".,?!")).split()
+    if len(words) < 3 * len(phrases) or rng.random() < 0.5:  # languages written without spaces keep their phrases
+        return phrases[int(rng.integers(len(phrases)))]
+    return " ".join(str(word) for word in rng.choice(words, size=int(rng.integers(4, 10)))) + "."

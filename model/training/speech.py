@@ -1,16 +1,19 @@
-"""Synthetic speech with known phones: flite's voices for English, espeak-ng for every other language and voice quality.
+"""Synthetic speech with known phones: flite's and festival's recorded voices, espeak-ng for every other language and voice quality.
 
-All phone sets become one inventory, the 39 CMU phones plus SIL, because only the mouth's shape matters. Deterministic for a seed.
+All phone sets become one inventory, the 39 CMU phones plus SIL, because only the mouth's shape matters. Deterministic for a seed
+and a set of installed voices. Seeds from HELD_OUT on use voices that no other seed uses.
 """
 
 from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,17 @@ from model.geometry import MODEL_RATE
 from model.training.sentences import OTHER_LANGUAGES, english_sentence, foreign_sentence
 
 Phone = tuple[str, float, float]
+Spoken = tuple[np.ndarray, list[Phone]]
+HELD_OUT = 900_000
 FLITE_VOICES = ("slt", "rms", "awb", "kal16")
+# Festival's function for the voice, and its language: English, Italian, Russian and Finnish recordings of people.
+FESTIVAL_VOICES = {
+    "cmu_us_slt_arctic_hts": "en", "kal_diphone": "en", "ked_diphone": "en", "lp_diphone": "it", "pc_diphone": "it",
+    "msu_ru_nsh_clunits": "ru", "hy_fi_mv_diphone": "fi", "suo_fi_lj_diphone": "fi",
+}  # fmt: skip
+_UNHEARD = {"kal16", "kal_diphone", "pc_diphone", "hy_fi_mv_diphone", "m7", "f5"}  # kal16 and kal_diphone are one speaker
+_VARIANTS = ("m1", "m3", "m4", "m7", "f1", "f2", "f4", "f5")
+_FESTIVAL_FOLDER = Path("/usr/share/festival/voices")
 PHONES = [
     "SIL", "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F", "G", "HH", "IH", "IY", "JH", "K",
     "L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
@@ -30,12 +43,18 @@ PHONES = [
 # espeak's IPA symbols by the mouth shape nearest to a CMU phone; the first matching letter of a phoneme name decides.
 _IPA = {
     "SIL": "", "AA": "ɑɒaɐä", "AE": "æ", "AH": "ʌəɜɘ", "AO": "ɔ", "B": "bɓ", "CH": "", "D": "dɖ", "DH": "ð", "EH": "ɛ", "ER": "ɚɝ",
-    "EY": "e", "F": "fɸ", "G": "ɡg", "HH": "hɦxχħʜɣʁʕ", "IH": "ɪɨ", "IY": "i", "K": "kqcɟ", "L": "lɫɭʎɬɮ", "M": "mɱ",
+    "EY": "e", "F": "fɸ", "G": "ɡg", "HH": "hɦxχħʜɣʁʕç", "IH": "ɪɨ", "IY": "i", "K": "kqcɟ", "L": "lɫɭʎɬɮ", "M": "mɱ",
     "N": "nɲɳ", "NG": "ŋɴ", "OW": "oɤ", "P": "p", "R": "rɹɾɻʀɽ", "S": "sɕ", "SH": "ʃʂ", "T": "tʈʔ", "TH": "θ", "UH": "ʊ",
     "UW": "uʉɯ", "V": "vʋβ", "W": "wʍɥ", "Y": "jʝ", "Z": "zʑ", "ZH": "ʒʐ", "ROUND_I": "yʏøœɵ",
 }  # fmt: skip
 _IPA_TO_CMU = {letter: ("UW" if cmu == "ROUND_I" else cmu) for cmu, letters in _IPA.items() for letter in letters}
-_FLITE_TO_CMU = {"PAU": "SIL", "AX": "AH", "SSIL": "SIL", "H#": "SIL", "AXR": "ER"}
+_ENGLISH_TO_CMU = {"PAU": "SIL", "AX": "AH", "SSIL": "SIL", "H#": "SIL", "AXR": "ER", "DX": "D", "#": "SIL"}
+# Names of the other festival voices that are no CMU phone once stress, length and doubling are taken off.
+_OTHER_TO_CMU = {
+    "#": "SIL", "PAU": "SIL", "a": "AA", "e": "EH", "E": "EH", "i": "IY", "o": "AO", "O": "AO", "u": "UW", "y": "UW", "@": "AE",
+    "7": "UW", "aa": "AA", "ay": "AH", "ae": "AH", "ee": "EH", "ii": "IY", "oo": "AO", "uu": "UW", "ur": "UH", "yy": "IH", "c": "T",
+    "ts": "T", "dz": "Z", "dZ": "JH", "tS": "CH", "S": "SH", "sch": "SH", "h": "HH", "hh": "HH", "j": "Y", "J": "N", "nf": "V", "N": "NG",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +66,51 @@ class Utterance:
     voice: str
 
 
+@cache
+def installed_voices(held_out: bool) -> tuple[tuple[str, str], ...]:
+    """(engine, voice) of what this machine can speak with; espeak-ng is always among them."""
+    voices = [("flite", name) for name in FLITE_VOICES if shutil.which("flite")]
+    voices += [("festival", name) for name in FESTIVAL_VOICES if any(_FESTIVAL_FOLDER.glob(f"*/{name}"))]
+    voices += [("espeak", name) for name in _VARIANTS]
+    return tuple(voice for voice in voices if (voice[1] in _UNHEARD) == held_out)
+
+
 def synthesise(seed: int) -> Utterance:
-    """One to three sentences with pauses around them, 3 to 9 s."""
+    """One to three sentences with pauses around them, 3 to 11 s, at a speed, pitch and voice of the seed."""
     rng = np.random.default_rng([seed, 99])
-    if rng.random() < 0.6:
-        voice = FLITE_VOICES[rng.integers(len(FLITE_VOICES))]
-        pieces = [_flite(voice, english_sentence(rng), rng) for _ in range(int(rng.integers(1, 3)))]
-    else:
-        language = str(rng.choice(["en-us", "en", *OTHER_LANGUAGES]))
-        voice = f"{language}+{rng.choice(['m1', 'm3', 'm7', 'f1', 'f2', 'f4', 'f5'])}"
-        english = language.startswith("en")
-        texts = [english_sentence(rng) if english else foreign_sentence(language, rng) for _ in range(int(rng.integers(1, 3)))]
-        pieces = [_espeak(voice, text, int(rng.integers(130, 200)), int(rng.integers(30, 70))) for text in texts]
-    return _join(pieces, voice, rng)
+    voices = installed_voices(seed >= HELD_OUT)
+    engines = sorted({engine for engine, _ in voices})
+    shares = np.array([{"flite": 0.4, "festival": 0.25, "espeak": 0.35}[engine] for engine in engines])
+    engine = str(rng.choice(engines, p=shares / shares.sum()))
+    names = [name for kind, name in voices if kind == engine]
+    name = names[int(rng.integers(len(names)))]
+    pieces: list[Spoken] = []
+    wanted_s = rng.uniform(2.0, 6.0)
+    language = str(rng.choice(["en-us", "en", *OTHER_LANGUAGES])) if engine == "espeak" else FESTIVAL_VOICES.get(name, "en")
+    while sum(len(sound) for sound, _ in pieces) < 0.75 * wanted_s * MODEL_RATE:
+        text = english_sentence(rng) if language.startswith("en") else foreign_sentence(language, rng)
+        if engine == "flite":
+            pieces.append(_flite(name, text, rng))
+        elif engine == "festival":
+            pieces.append(_festival(name, language, text, rng))
+        else:
+            pieces.append(_espeak(f"{language}+{name}", text, int(rng.integers(120, 210)), int(rng.integers(25, 75))))
+    # Resampling moves pitch, vocal tract and speed together: another body out of the same voice.
+    factor = float(rng.uniform(0.86, 1.18)) if rng.random() < 0.6 else 1.0
+    pieces = [_resized(piece, factor) for piece in pieces]
+    return _join(pieces, f"{language}+{name}" if engine == "espeak" else name, rng)
 
 
-def _join(pieces: Sequence[tuple[np.ndarray, list[Phone]]], voice: str, rng: np.random.Generator) -> Utterance:
+def _resized(piece: Spoken, factor: float) -> Spoken:
+    sound, phones = piece
+    if factor == 1.0:
+        return piece
+    slower = resample_poly(sound, round(100 / factor), 100).astype(np.float32)
+    ratio = len(slower) / len(sound)
+    return slower, [(label, start * ratio, end * ratio) for label, start, end in phones]
+
+
+def _join(pieces: Sequence[Spoken], voice: str, rng: np.random.Generator) -> Utterance:
     samples: list[np.ndarray] = []
     phones: list[Phone] = []
     now = 0.0
@@ -76,7 +124,10 @@ def _join(pieces: Sequence[tuple[np.ndarray, list[Phone]]], voice: str, rng: np.
 
     pause(rng.uniform(0.1, 0.8))
     for sound, marks in pieces:
-        phones += [(label, now + start, now + end) for label, start, end in marks]
+        length = len(sound) / MODEL_RATE
+        phones += [(label, now + min(start, length), now + min(end, length)) for label, start, end in marks]
+        if marks and marks[-1][2] < length:
+            phones.append(("SIL", now + marks[-1][2], now + length))
         samples.append(sound)
         now += len(sound) / MODEL_RATE
         pause(rng.uniform(0.1, 0.9))
@@ -95,7 +146,7 @@ def _merge_silence(phones: list[Phone]) -> list[Phone]:
     return merged
 
 
-def _flite(voice: str, text: str, rng: np.random.Generator) -> tuple[np.ndarray, list[Phone]]:
+def _flite(voice: str, text: str, rng: np.random.Generator) -> Spoken:
     stretch = f"{rng.uniform(0.85, 1.25):.2f}"
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "o.wav"
@@ -106,11 +157,47 @@ def _flite(voice: str, text: str, rng: np.random.Generator) -> tuple[np.ndarray,
     now = 0.0
     for item in printed.split():
         name, _, end = item.rpartition(":")
-        label = _FLITE_TO_CMU.get(name.upper(), name.upper())
-        phones.append((label if label in PHONES else "AH", now, float(end)))
+        phones.append((_cmu_of_english(name), now, float(end)))
         now = float(end)
     sound = samples.astype(np.float32) / 32768.0
     return (sound if rate == MODEL_RATE else resample_poly(sound, MODEL_RATE, rate).astype(np.float32)), phones
+
+
+def _festival(voice: str, language: str, text: str, rng: np.random.Generator) -> Spoken:
+    encoding = "utf-8" if language == "ru" else "latin-1"
+    plain = text.replace('"', "").replace("\\", "").encode(encoding, "ignore").decode(encoding)
+    with tempfile.TemporaryDirectory() as folder:
+        out, marks, script = Path(folder) / "o.wav", Path(folder) / "o.segs", Path(folder) / "o.scm"
+        script.write_text(
+            f"(voice_{voice})\n(Parameter.set 'Duration_Stretch {rng.uniform(0.85, 1.2):.2f})\n"
+            f'(set! u (utt.synth (Utterance Text "{plain}")))\n(utt.save.wave u "{out}" \'riff)\n(utt.save.segs u "{marks}")\n',
+            encoding=encoding,
+        )
+        subprocess.run(["festival", "-b", str(script)], capture_output=True, check=True)
+        rate, samples = wavfile.read(out)
+        rows = [line.split() for line in marks.read_text(encoding=encoding).splitlines()[1:] if line]
+    phones: list[Phone] = []
+    now = 0.0
+    for end, _, name in rows:
+        phones.append((_cmu_of_english(name) if language == "en" else _cmu_of_other(name), now, float(end)))
+        now = float(end)
+    sound = samples.astype(np.float32) / 32768.0
+    return (sound if rate == MODEL_RATE else resample_poly(sound, MODEL_RATE, rate).astype(np.float32)), phones
+
+
+def _cmu_of_english(name: str) -> str:
+    label = _ENGLISH_TO_CMU.get(name.upper(), name.upper())
+    return label if label in PHONES else "AH"
+
+
+def _cmu_of_other(name: str) -> str:
+    """Italian marks stress with 1, Finnish length with a colon, Russian palatal consonants by doubling."""
+    bare = name.rstrip("1:")
+    if bare in _OTHER_TO_CMU or name == "pau":
+        return _OTHER_TO_CMU.get(bare, "SIL")
+    single = bare[0] if len(bare) == 2 and bare[0] == bare[1] else bare
+    label = single.upper()
+    return label if label in PHONES else _OTHER_TO_CMU.get(single, "AH")
 
 
 class _Event(ctypes.Structure):
@@ -169,9 +256,11 @@ class _EspeakLibrary:
         return np.concatenate(self._chunks).astype(np.float32) / 32768.0, self._marks
 
 
-def _espeak(voice: str, text: str, rate: int, pitch: int) -> tuple[np.ndarray, list[Phone]]:
+def _espeak(voice: str, text: str, rate: int, pitch: int) -> Spoken:
     library = _EspeakLibrary.get()
     sound, marks = library.speak(voice, text, rate, pitch)
+    # "(en)" announces a change of language and a lone modifier belongs to the sound before it: neither is a sound.
+    marks = [(name, start) for name, start in marks if not name.startswith("(") and name not in ("ʲ", "ː", "ʷ", "ʰ")]
     length = len(sound) / library.rate
     starts = [start for _, start in marks] + [length]
     phones: list[Phone] = [("SIL", 0.0, starts[0])]
@@ -185,7 +274,4 @@ def _cmu_of_ipa(name: str) -> str:
         return "CH"
     if name.startswith(("dʒ", "dʑ")):
         return "JH"
-    for letter in name:
-        if letter in _IPA_TO_CMU:
-            return _IPA_TO_CMU[letter]
-    return "SIL"
+    return next((_IPA_TO_CMU[letter] for letter in name if letter in _IPA_TO_CMU), "AH" if name.strip("-.|_ ") else "SIL")
