@@ -39,10 +39,11 @@ _OPENERS = [
     "We hope that", "You know,", "Honestly,", "Thank you,", "This morning", "My boss says that", "Above all,", "How about this:",
     "Wow,",
 ]  # fmt: skip
-_ONSETS = (
-    "b bl br ch d dr f fl fr g gl gr h j k kl kr l m n p pl pr r s sh sk sl sm sn sp st str t th tr v w y z sw tw".split()
-)
-_NUCLEI = "a a e i o u aa ee oo ai ow oy ar er or ou ea y".split()
+_ONSETS = [
+    "b", "bl", "br", "ch", "d", "dr", "f", "fl", "fr", "g", "gl", "h", "j", "k", "kl", "l", "m", "n", "p", "pl", "pr", "r", "s", "sh",
+    "sk", "sl", "sm", "sn", "sp", "st", "str", "t", "th", "tr", "v", "w", "y", "z", "sw", "tw",
+]  # fmt: skip
+_NUCLEI = ["a", "a", "e", "i", "o", "u", "aa", "ee", "oo", "ai", "ow", "oy", "ar", "er", "or", "ou", "ea", "y"]
 _CODAS = ["", "", "", "b", "m", "p", "n", "t", "d", "k", "f", "v", "s", "sh", "ch", "th", "l", "ng", "mp", "nd", "st", "mb", "lf"]
 OTHER_LANGUAGES: dict[str, tuple[str, ...]] = {
     "de": (

@@ -105,9 +105,9 @@ def _resized(piece: Spoken, factor: float) -> Spoken:
     sound, phones = piece
     if factor == 1.0:
         return piece
-    slower = resample_poly(sound, round(100 / factor), 100).astype(np.float32)
-    ratio = len(slower) / len(sound)
-    return slower, [(label, start * ratio, end * ratio) for label, start, end in phones]
+    resized = resample_poly(sound, round(100 / factor), 100).astype(np.float32)
+    ratio = len(resized) / len(sound)
+    return resized, [(label, start * ratio, end * ratio) for label, start, end in phones]
 
 
 def _join(pieces: Sequence[Spoken], voice: str, rng: np.random.Generator) -> Utterance:
