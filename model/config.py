@@ -26,6 +26,7 @@ class DiTConfig:
     audio_dim: int
     audio_tokens: int  # a latent frame
     control_dim: int  # explicit motion controls a latent frame; 0 = the variant has none
+    motion_channels: int  # of the field the portrait moves along (model/motion.py); 0 = the variant has none
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -35,6 +36,10 @@ class DiTConfig:
     @property
     def in_channels(self) -> int:
         return self.latent_channels + self.mask_channels + self.latent_channels
+
+    @property
+    def out_channels(self) -> int:
+        return self.latent_channels + self.motion_channels
 
     @property
     def head_dim(self) -> int:
@@ -69,6 +74,7 @@ PRESENTER_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=64, width=128)
 PRESENTER_DIT = DiTConfig(
     latent_channels=PRESENTER_VAE.latent_channels, mask_channels=4, dim=256, ffn_dim=1024, num_heads=4, num_layers=6, patch=2,
     freq_dim=128, text_dim=64, image_dim=PRESENTER_VAE.latent_channels, audio_dim=192, audio_tokens=12, control_dim=4 * 10,
+    motion_channels=4 * 2 * 2 * 2,
 )  # fmt: skip
 PRESENTER_WINDOW = WindowConfig(context=2, new=1, sigmas=(1.0, 0.7), context_sigma=0.02)
 

@@ -122,7 +122,7 @@ class Head(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.eps = config.eps
-        self.head = nn.Linear(config.dim, config.patch**2 * config.latent_channels)
+        self.head = nn.Linear(config.dim, config.patch**2 * config.out_channels)
         self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / math.sqrt(config.dim))
 
     def forward(self, x_BND: Tensor, e_BTD: Tensor) -> Tensor:
@@ -140,9 +140,9 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
 
 
 class DiT(nn.Module):
-    """Predicts the clean latent as a correction of the masked-video channels: `x0 = y + net(x_t, mask, y, conditions)`.
+    """Returns, for every latent pixel, what to add to the masked-video latent and how the portrait moves; see `model/motion.py`.
 
-    With an untrained head the output is the reference itself, sharp and still; training only adds what moves.
+    With an untrained head both are zero: the reference itself, sharp and still; training only adds what moves.
     """
 
     def __init__(self, config: DiTConfig) -> None:
@@ -168,7 +168,7 @@ class DiT(nn.Module):
         text_BLC: Tensor, image_BLC: Tensor, audio_BTLC: Tensor, control_BTC: Tensor,
         context: ContextFn = own_frames_only, context_frames: int = 0,
     ) -> Tensor:  # fmt: skip
-        """Clean latent x0 [B, T, C, h, w].
+        """Correction and motion [B, T, C + M, h, w].
 
         t is the noise level of each frame in 0..1, mask 1 = known, y the masked-video latent. `context` adds the keys and values
         of `context_frames` earlier frames; positions are local to the window (context first), so they never grow with time.
@@ -187,8 +187,8 @@ class DiT(nn.Module):
         ropes = (table[context_frames * rows * columns :], table)
         for layer, block in enumerate(self.blocks):
             x_BND = block(x_BND, e_BT6D, conditions, layer, context, ropes)
-        out = self.head(x_BND, e_BTD).view(batch, frames, rows, columns, config.patch, config.patch, config.latent_channels)
-        return y_BTCHW + out.permute(0, 1, 6, 2, 4, 3, 5).reshape_as(y_BTCHW)
+        out = self.head(x_BND, e_BTD).view(batch, frames, rows, columns, config.patch, config.patch, config.out_channels)
+        return out.permute(0, 1, 6, 2, 4, 3, 5).reshape(batch, frames, config.out_channels, height, width)
 
     def _rope_table(self, frames: int, rows: int, columns: int, device: torch.device) -> Tensor:
         key = (frames, rows, columns)

@@ -48,7 +48,7 @@ class AvatarPipeline:
         # Latents are scaled in float32; only the decoder's networks run in the working precision.
         decoder = copy.deepcopy(parts.vae).to(device, dtype)
         self._decoder = decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._window = RollingWindow(parts.dit.to(device, dtype), window)
+        self._window = RollingWindow(parts.dit.to(device, dtype), self._vae, window)
         self._device, self._dtype = device, dtype
         self._past_samples = parts.audio.context_samples + STEPS_BEFORE * _STEP_SAMPLES
 
@@ -73,8 +73,7 @@ class AvatarPipeline:
         if portrait.shape != size or portrait.dtype != np.uint8:
             raise ValueError(f"portrait must be uint8 {size}, got {portrait.dtype} {portrait.shape}")
         picture = torch.from_numpy(portrait).movedim(-1, 0).float() / 127.5 - 1.0
-        reference = self._vae.encode_still(picture.to(self._device))
-        window = self._window.open(reference, self._text.encode(prompt)[0], seed)
+        window = self._window.open(picture, self._text.encode(prompt)[0], seed)
         return AvatarState(window, ControllerState(seed), np.zeros(self._past_samples, dtype=np.int16))
 
     @torch.inference_mode()

@@ -111,9 +111,13 @@ class PatchVAE(nn.Module):
 
     def stack(self, coefficients_FChw: Tensor) -> Tensor:
         """Frame coefficients [F, c, h, w] to normalised latents [T, C, h, w], F = T * time_stride."""
-        groups = coefficients_FChw.unflatten(0, (-1, self.config.time_stride))
+        return self.stack_change(coefficients_FChw) - (self.latent_mean / self.latent_std)[:, None, None]
+
+    def stack_change(self, change_FChw: Tensor) -> Tensor:
+        """A difference of frame coefficients as a difference of normalised latents; the linear part of `stack`."""
+        groups = change_FChw.unflatten(0, (-1, self.config.time_stride))
         rotated = torch.einsum("kj,tjchw->tkchw", self.time_basis.to(groups.dtype), groups).flatten(1, 2)
-        return (rotated - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
+        return rotated / self.latent_std[:, None, None]
 
     def unstack(self, latents_TChw: Tensor) -> Tensor:
         scaled = latents_TChw * self.latent_std[:, None, None] + self.latent_mean[:, None, None]

@@ -11,7 +11,7 @@ Legend: B sessions, C latent channels, h w latent pixels, L layers, S tokens a f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,7 +19,9 @@ from torch import Tensor
 from model.conditions import image_tokens
 from model.config import WindowConfig
 from model.dit import ContextFn, DiT
+from model.motion import clean_latent
 from model.sampler import sample_renoise
+from model.vae import PatchVAE
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +36,11 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class WindowState:
-    """reference [C, h, w]; text [tokens, text_dim]; last, the newest frame, whose keys are not cached yet; keys and values
-    [1 + context, L, S, D] of the frames it saw, anchor first, then oldest first."""
+    """reference [C, h, w] and the picture [3, H, W] it was made from; text [tokens, text_dim]; last, the newest frame, whose keys
+    are not cached yet; keys and values [1 + context, L, S, D] of the frames it saw, anchor first, then oldest first."""
 
     reference: Tensor
+    picture: Tensor
     text: Tensor
     last: Frame
     keys: Tensor
@@ -97,17 +100,19 @@ class _Cached:
 
 
 class RollingWindow:
-    """Steps many sessions at once. All tensors in `dtype` on the network's device."""
+    """Steps many sessions at once. All tensors on the network's device, in its dtype; latents and pictures in float32."""
 
-    def __init__(self, dit: DiT, config: WindowConfig) -> None:
-        self.dit, self.config = dit, config
+    def __init__(self, dit: DiT, vae: PatchVAE, config: WindowConfig) -> None:
+        self.dit, self.vae, self.config = dit, vae, config
         self.dtype = dit.patch_embedding.weight.dtype
         self.device = dit.patch_embedding.weight.device
         self.frames = 1 + config.context
 
     @torch.inference_mode()
-    def open(self, reference_CHW: Tensor, text_LC: Tensor, seed: int) -> WindowState:
-        """A session that has shown nothing yet: the anchor stands in for the missing context."""
+    def open(self, picture_3HW: Tensor, text_LC: Tensor, seed: int) -> WindowState:
+        """A session that has shown nothing yet: the anchor stands in for the missing context. picture in [-1, 1]."""
+        picture = picture_3HW.to(self.device, torch.float32)
+        reference_CHW = self.vae.encode_still(picture)
         reference, text = reference_CHW.to(self.device, self.dtype), text_LC.to(self.device, self.dtype)
         config = self.dit.config
         audio = reference.new_zeros(config.audio_tokens, config.audio_dim)
@@ -115,7 +120,7 @@ class RollingWindow:
         alone = _Alone(self.frames)
         self._forward(_gather([last]), [last.sigma], 1, reference[None], text[None], alone)
         keys, values = (torch.stack(kept, dim=1).repeat(self.frames, 1, 1, 1) for kept in (alone.keys, alone.values))
-        return WindowState(reference, text, last, keys, values, seed, 0)
+        return WindowState(reference, picture, text, last, keys, values, seed, 0)
 
     @torch.inference_mode()
     def advance(
@@ -128,6 +133,7 @@ class RollingWindow:
         reference, text = torch.stack([s.reference for s in states]), torch.stack([s.text for s in states])
         audio, control = audio_BLC.to(self.device, self.dtype), control_BC.to(self.device, self.dtype)
         first = _CleanAndNoisy(torch.stack([s.keys for s in states]), torch.stack([s.values for s in states]))
+        picture = torch.stack([s.picture for s in states])
         later: _Cached | None = None
         generators = [torch.Generator().manual_seed(s.seed * 1_000_003 + s.index) for s in states]
         clean = _gather([s.last for s in states])
@@ -137,24 +143,27 @@ class RollingWindow:
             drawn = [torch.randn(reference.shape[1:], generator=g) for g in generators]
             return torch.stack(drawn).to(self.device, self.dtype)
 
+        def finish(out: Tensor) -> Tensor:
+            return clean_latent(out[:, None], reference[:, None], picture, self.vae)[:, 0].to(self.dtype)
+
         def denoise(x: Tensor, sigma: float) -> Tensor:
             nonlocal later
             new = (x, audio, control)
             if later is not None:
-                return self._forward(new, [sigma] * len(states), 0, reference, text, later)
+                return finish(self._forward(new, [sigma] * len(states), 0, reference, text, later))
             both = tuple(torch.cat(pair) for pair in zip(clean, new, strict=True))
             levels = [*clean_sigmas, *([sigma] * len(states))]
             out = self._forward(both, levels, len(states), reference.repeat(2, 1, 1, 1), text.repeat(2, 1, 1), first)
             later = _Cached(*first.moved_on())
-            return out[len(states) :]
+            return finish(out[len(states) :])
 
         latent = sample_renoise(denoise, noise, sigmas or self.config.sigmas)
         assert later is not None
         keys, values = later.keys, later.values
         sigma = self.config.context_sigma
+        last = [Frame(*parts, sigma) for parts in zip(latent, audio, control, strict=True)]
         after = [
-            WindowState(s.reference, s.text, Frame(latent[i], audio[i], control[i], sigma), keys[i], values[i], s.seed, s.index + 1)
-            for i, s in enumerate(states)
+            replace(s, last=last[i], keys=keys[i], values=values[i], index=s.index + 1) for i, s in enumerate(states)
         ]
         return latent, after
 
@@ -162,7 +171,7 @@ class RollingWindow:
         self, frames: tuple[Tensor, ...], sigmas: Sequence[float], num_known: int, reference_BCHW: Tensor, text_BLC: Tensor,
         context: ContextFn,
     ) -> Tensor:  # fmt: skip
-        """One pass over single frames [B, ...], of which the first `num_known` are clean."""
+        """One pass over single frames [B, ...], of which the first `num_known` are clean; the network's output [B, C + M, h, w]."""
         x_BCHW, audio_BLC, control_BC = frames
         batch, _, height, width = x_BCHW.shape
         mask = x_BCHW.new_zeros(batch, 1, self.dit.config.mask_channels, height, width)

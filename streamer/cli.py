@@ -89,8 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     doctor.add_argument("--json", action="store_true", help="print JSON instead of a table")
     train = add(
-        "train", "Train the embedded preset: data, teacher, student, evaluate.",
-        "livemimic train data --help\nlivemimic train evaluate", _later("model.training.cli:run"),
+        "train", "Train the embedded preset, step by step: clips, autoencoder, audio, teacher, decoder, student, bundle.",
+        "livemimic train\nlivemimic train clips --help", _later("model.training.cli:run"),
     )  # fmt: skip
     train.set_defaults(rest=[])
     train.add_argument("rest", nargs="*", metavar="...", help="step and options of the training, passed on as they are")

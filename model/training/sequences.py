@@ -21,6 +21,7 @@ from model.audio import AudioEncoder
 from model.conditions import STEPS_BEFORE, STEPS_PER_LATENT, audio_tokens, image_tokens
 from model.controls import CONTROL_NAMES, NUM_CONTROLS
 from model.dit import DiT
+from model.motion import clean_latent
 from model.text import StyleEncoder, tokenise
 from model.training.augment import augment
 from model.training.clips import clip_paths, load_clip
@@ -35,10 +36,12 @@ _MIRRORED = torch.tensor([-1.0 if name in ("yaw", "roll", "x", "gaze_x") else 1.
 
 @dataclass(frozen=True, slots=True)
 class EncodedClip:
-    """latents [T, C, h, w]; references [R, C, h, w]; controls [T, 4*NUM_CONTROLS]; audio [V, T, 12, 192], V versions of the sound."""
+    """latents [T, C, h, w]; references [R, C, h, w] and their pictures uint8 [R, 3, H, W]; controls [T, 4*NUM_CONTROLS];
+    audio [V, T, 12, 192], V versions of the sound; text [L] ids."""
 
     latents: Tensor
     references: Tensor
+    pictures: Tensor
     controls: Tensor
     audio: Tensor
     text: Tensor
@@ -68,6 +71,7 @@ def encode_clip(path: Path, vae: PatchVAE, encoder: AudioEncoder, versions: int)
         encoded.append(EncodedClip(
             latents=latents.half().cpu(), controls=controls.reshape(length, 4 * NUM_CONTROLS), audio=audio_tokens(heard, length).half(),
             references=torch.cat([vae.stack(c[None].expand(4, -1, -1, -1)) for c in stills]).half().cpu(),
+            pictures=((pictures + 1.0) * 127.5).round().to(torch.uint8),
             text=torch.tensor(tokenise("smiling" if smile > 0.35 else "neutral")),
         ))  # fmt: skip
     return encoded
@@ -103,10 +107,12 @@ def _digest(*modules: nn.Module) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """latents [B, K, C, h, w], reference [B, C, h, w], controls [B, K, c], audio [B, K, 12, 192], text [B, L] ids."""
+    """latents [B, K, C, h, w], reference [B, C, h, w] and picture [B, 3, H, W], controls [B, K, c], audio [B, K, 12, 192],
+    text [B, L] ids."""
 
     latents: Tensor
     reference: Tensor
+    picture: Tensor
     controls: Tensor
     audio: Tensor
     text: Tensor
@@ -119,19 +125,24 @@ def sample_batch(clips: list[EncodedClip], size: int, length: int, rng: np.rando
         start = int(rng.integers(0, len(clip.latents) - length + 1))
         span = slice(start, start + length)
         version = int(rng.integers(len(clip.audio)))
-        reference = clip.references[0 if rng.random() < 0.6 else int(rng.integers(len(clip.references)))]
+        still = 0 if rng.random() < 0.8 else int(rng.integers(len(clip.references)))
+        picture = clip.pictures[still].float() / 127.5 - 1.0
         text = clip.text if rng.random() < 0.5 else torch.zeros_like(clip.text)
-        picks.append((clip.latents[span], reference, clip.controls[span], clip.audio[version, span], text))
+        picks.append((clip.latents[span], clip.references[still], picture, clip.controls[span], clip.audio[version, span], text))
     fields = [torch.stack(column).to(device) for column in zip(*picks, strict=True)]
     return Batch(*(f.float() if f.is_floating_point() else f for f in fields))
 
 
 class SequencePass(nn.Module):
-    """The DiT and the text encoder over whole sequences. `forward` returns the clean prediction of every noisy frame."""
+    """The DiT and the text encoder, over a fixed autoencoder, on whole sequences.
 
-    def __init__(self, dit: DiT, text: StyleEncoder) -> None:
+    `forward` returns the clean prediction of every noisy frame.
+    """
+
+    def __init__(self, dit: DiT, text: StyleEncoder, vae: PatchVAE) -> None:
         super().__init__()
         self.dit, self.text = dit, text
+        self.vae = vae.requires_grad_(False)
 
     def forward(self, batch: Batch, noisy: Tensor, t: Tensor, context: Tensor, context_sigma: Tensor) -> Tensor:
         """noisy [B, K, C, h, w] at levels t [B, K]; context [B, K-1, C, h, w] as later frames see it, its noise told by
@@ -160,7 +171,8 @@ class SequencePass(nn.Module):
             audio_BTLC=audio.flatten(0, 1)[:, None], control_BTC=controls.flatten(0, 1)[:, None],
             context=context_fn, context_frames=3,
         )  # fmt: skip
-        return out.view(size, frames, *noisy.shape[2:])[:, length:]
+        output = out.view(size, frames, -1, *noisy.shape[3:])[:, length:]
+        return clean_latent(output, y[:, length:], batch.picture, self.vae)
 
 
 def _context_indices(length: int) -> Tensor:

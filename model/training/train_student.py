@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.sampler import shifted_sigmas
-from model.training.loop import Averaged, Budget, cosine_rate, save_checkpoint, set_rate
+from model.training.loop import Averaged, Budget, compile_blocks, cosine_rate, save_checkpoint, set_rate
 from model.training.sequences import Batch, SequencePass, latent_weight, noised, sample_batch
 from model.training.train_teacher import (
     LENGTH,
@@ -40,8 +41,7 @@ def rolled_out(student: SequencePass, batch: Batch, generator: torch.Generator) 
     noise = torch.randn(batch.latents.shape, generator=generator).to(batch.latents)
     sigma = torch.full((len(noise), 1), 0.02).to(noise)
     own = student(batch, noise, ones, batch.latents[:, :-1], sigma)
-    own = student(Batch(own.float(), batch.reference, batch.controls, batch.audio, batch.text), noise, ones, own[:, :-1].float(), sigma)
-    return Batch(own.float(), batch.reference, batch.controls, batch.audio, batch.text)
+    return replace(batch, latents=student(batch, noise, ones, own[:, :-1], sigma))
 
 
 @torch.no_grad()
@@ -72,7 +72,9 @@ def main() -> None:
     train, held_out = load_data(args, vae)
     average = Averaged(student, 0.99)
     weight = latent_weight(vae).to(args.device)
-    optimiser = torch.optim.AdamW(student.parameters(), lr=args.rate, betas=(0.9, 0.95), weight_decay=0.0)
+    for network in (teacher, student, average.module):
+        compile_blocks(network.dit.blocks)
+    optimiser = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=args.rate, betas=(0.9, 0.95), weight_decay=0.0)
     grid = torch.tensor([*shifted_sigmas(GRID, 3.0), 0.0])
     budget = Budget(args.minutes)
     steps = 0

@@ -16,7 +16,7 @@ from model.audio import AudioEncoder
 from model.config import PRESENTER_DIT, PRESENTER_VAE
 from model.dit import DiT
 from model.text import StyleEncoder
-from model.training.loop import Averaged, Budget, cosine_rate, save_checkpoint, set_rate
+from model.training.loop import Averaged, Budget, compile_blocks, cosine_rate, save_checkpoint, set_rate
 from model.training.sequences import (
     Batch,
     EncodedClip,
@@ -48,7 +48,7 @@ def corrupt_context(latents: Tensor, generator: torch.Generator) -> tuple[Tensor
 def build(vae_path: Path) -> tuple[PatchVAE, SequencePass]:
     vae = PatchVAE(PRESENTER_VAE)
     vae.load_state_dict(load_file(vae_path))
-    return vae.eval(), SequencePass(DiT(PRESENTER_DIT), StyleEncoder(PRESENTER_DIT.text_dim))
+    return vae.eval(), SequencePass(DiT(PRESENTER_DIT), StyleEncoder(PRESENTER_DIT.text_dim), vae)
 
 
 def load_data(args: argparse.Namespace, vae: PatchVAE) -> tuple[list[EncodedClip], list[EncodedClip]]:
@@ -97,7 +97,8 @@ def main() -> None:
     model = model.to(args.device)
     average = Averaged(model, 0.999)
     weight = latent_weight(vae).to(args.device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, betas=(0.9, 0.95), weight_decay=0.01)
+    compile_blocks(model.dit.blocks)
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=args.rate, betas=(0.9, 0.95), weight_decay=0.01)
     steps, elapsed = 0, 0.0
     if args.checkpoint.exists():
         saved = torch.load(args.checkpoint, weights_only=True, map_location=args.device)

@@ -1,0 +1,65 @@
+"""The streaming audio encoder: chunks give what the whole gives, nothing beyond the look-ahead matters, loudness hardly does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from model.audio import STEP, AudioEncoder
+
+
+@pytest.fixture(scope="module")
+def encoder() -> AudioEncoder:
+    torch.manual_seed(0)
+    return AudioEncoder().eval().requires_grad_(False)
+
+
+def voice(num_samples: int, seed: int = 0) -> torch.Tensor:
+    """Harmonics under a wandering envelope [1, num_samples]."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(num_samples) / 16_000
+    tone = sum(np.sin(2 * np.pi * 140 * k * t + rng.uniform(0, 6)) / k for k in range(1, 12))
+    envelope = np.interp(t, np.arange(0, t[-1] + 0.2, 0.1), rng.uniform(0.02, 0.3, len(np.arange(0, t[-1] + 0.2, 0.1))))
+    return torch.from_numpy((tone * envelope).astype(np.float32))[None]
+
+
+def length(encoder: AudioEncoder, steps: int) -> int:
+    return encoder.context_samples + steps * STEP + encoder.lookahead_samples
+
+
+def test_a_stream_in_chunks_is_the_whole_recording(encoder: AudioEncoder) -> None:
+    samples = voice(length(encoder, 24))
+    whole = encoder(samples)
+    chunk = length(encoder, 8)
+    parts = [encoder(samples[:, start * STEP : start * STEP + chunk]) for start in (0, 8, 16)]
+    assert whole.shape == (1, 24, encoder.dim)
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_beyond_the_look_ahead_is_needed(encoder: AudioEncoder) -> None:
+    """Sound after a step's look-ahead does not change the step; sound within it does."""
+    samples = voice(length(encoder, 8))
+    last_needed = encoder.context_samples + 4 * STEP + encoder.lookahead_samples  # of the first four steps
+    later, within = samples.clone(), samples.clone()
+    later[:, last_needed:] = 0.5
+    within[:, last_needed - STEP - 400 : last_needed] = 0.5
+    reference = encoder(samples)[:, :4]
+    torch.testing.assert_close(encoder(later)[:, :4], reference, rtol=0, atol=1e-5)
+    assert not torch.allclose(encoder(within)[:, :4], reference, atol=1e-3)
+
+
+def test_a_whisper_and_a_shout_look_alike_but_silence_does_not(encoder: AudioEncoder) -> None:
+    """The spectrum divided by its loudness; the last row is the loudness itself."""
+    samples = voice(length(encoder, 8))
+    shout, whisper, silence = (encoder._spectrum(samples * gain) for gain in (1.0, 0.1, 0.0))
+    assert (shout[:, :-1] - whisper[:, :-1]).abs().mean() < 0.1 * shout[:, :-1].std()
+    assert (shout[:, :-1] - silence[:, :-1]).abs().mean() > 0.5 * shout[:, :-1].std()
+
+
+@pytest.mark.parametrize("extra", [-1, 1, 319])
+def test_a_length_that_is_no_number_of_steps_is_refused(encoder: AudioEncoder, extra: int) -> None:
+    with pytest.raises(ValueError, match="samples must be"):
+        encoder(torch.zeros(1, length(encoder, 8) + extra))
+    with pytest.raises(ValueError, match="samples must be"):
+        encoder(torch.zeros(1, length(encoder, 0)))
