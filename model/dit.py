@@ -131,6 +131,28 @@ class Head(nn.Module):
         return self.head(_layer_norm(x_BND, self.eps) * (1 + m[1]) + m[0])
 
 
+class MotionShapes(nn.Module):
+    """Mean motion of all people: learned fields mixed by a code of the controls and the sound of the latent frame.
+
+    A head that turns, a jaw that drops look much alike on portraits that are framed alike, so this small part learns most of the field
+    within minutes; the transformer adds what depends on the person.
+    """
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.hear = nn.Linear(config.audio_dim, 16)
+        width = config.audio_tokens * 16 + config.control_dim
+        self.code = nn.Sequential(
+            nn.Linear(width, config.dim), nn.GELU(approximate="tanh"), nn.Linear(config.dim, config.motion_codes)
+        )
+        self.shapes = nn.Parameter(torch.zeros(config.motion_codes, config.motion_channels, config.grid, config.grid))
+
+    def forward(self, audio_BTLC: Tensor, control_BTC: Tensor) -> Tensor:
+        """[B, T, motion_channels, grid, grid]."""
+        code = self.code(torch.cat((self.hear(audio_BTLC).flatten(2), control_BTC), dim=-1))
+        return torch.einsum("btk,kmhw->btmhw", code, self.shapes.to(code.dtype))
+
+
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     """Sinusoids of t (0..1000), cosines first; float32 [..., dim]."""
     half = dim // 2
@@ -159,6 +181,10 @@ class DiT(nn.Module):
         self.control_embedding = nn.Sequential(nn.Linear(config.control_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.head = Head(config)
+        if config.grid:
+            self.position_embedding = nn.Parameter(torch.zeros((config.grid // config.patch) ** 2, config.dim))
+        if config.motion_channels:
+            self.motion_shapes = MotionShapes(config)
         nn.init.zeros_(self.head.head.weight)
         nn.init.zeros_(self.head.head.bias)
         self._rope_tables: dict[tuple[int, int, int], Tensor] = {}
@@ -178,6 +204,8 @@ class DiT(nn.Module):
         rows, columns = height // config.patch, width // config.patch
         tokens = self.patch_embedding(torch.cat((x_BTCHW, mask_BTMHW, y_BTCHW), dim=2).flatten(0, 1))
         x_BND = tokens.flatten(2).transpose(1, 2).reshape(batch, frames * rows * columns, config.dim)
+        if config.grid:
+            x_BND = x_BND + self.position_embedding.to(x_BND.dtype).repeat(frames, 1)
         e_BTD = self.time_embedding(timestep_embedding(t_BT * 1000.0, config.freq_dim).to(x_BND.dtype))
         e_BTD = e_BTD + self.control_embedding(control_BTC)
         e_BT6D = self.time_projection(e_BTD).unflatten(-1, (6, -1))
@@ -188,7 +216,11 @@ class DiT(nn.Module):
         for layer, block in enumerate(self.blocks):
             x_BND = block(x_BND, e_BT6D, conditions, layer, context, ropes)
         out = self.head(x_BND, e_BTD).view(batch, frames, rows, columns, config.patch, config.patch, config.out_channels)
-        return out.permute(0, 1, 6, 2, 4, 3, 5).reshape(batch, frames, config.out_channels, height, width)
+        out = out.permute(0, 1, 6, 2, 4, 3, 5).reshape(batch, frames, config.out_channels, height, width)
+        if config.motion_channels:
+            correction, field = out.split((config.latent_channels, config.motion_channels), dim=2)
+            out = torch.cat((correction, field + self.motion_shapes(audio_BTLC, control_BTC)), dim=2)
+        return out
 
     def _rope_table(self, frames: int, rows: int, columns: int, device: torch.device) -> Tensor:
         key = (frames, rows, columns)

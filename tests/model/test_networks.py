@@ -54,7 +54,7 @@ def test_time_basis_is_orthonormal() -> None:
 
 def test_untrained_transformer_changes_nothing() -> None:
     """The head starts at zero: nothing is added and nothing moves."""
-    config = dataclasses.replace(PRESENTER_DIT, dim=48, ffn_dim=64, num_heads=2, num_layers=1)
+    config = dataclasses.replace(PRESENTER_DIT, dim=48, ffn_dim=64, num_heads=2, num_layers=1, grid=4)
     y = torch.randn(1, 2, config.latent_channels, 4, 4)
     out = DiT(config)(
         torch.randn_like(y), torch.zeros(1, 2, 4, 4, 4), y, torch.ones(1, 2), text_BLC=torch.zeros(1, 4, config.text_dim),

@@ -14,7 +14,8 @@ from model.vae import PatchVAE
 from model.window import RollingWindow, WindowState
 
 TINY: DiTConfig = dataclasses.replace(
-    PRESENTER_DIT, latent_channels=8, image_dim=8, dim=48, ffn_dim=64, num_heads=2, num_layers=2, freq_dim=16, text_dim=6, audio_dim=5
+    PRESENTER_DIT, latent_channels=8, image_dim=8, dim=48, ffn_dim=64, num_heads=2, num_layers=2, freq_dim=16, text_dim=6, audio_dim=5,
+    grid=4,
 )
 TINY_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=2, width=8)
 SIZE = 64
@@ -25,6 +26,7 @@ def dit() -> DiT:
     torch.manual_seed(0)
     network = DiT(TINY).eval()
     torch.nn.init.normal_(network.head.head.weight, std=0.3)
+    torch.nn.init.normal_(network.motion_shapes.shapes, std=0.3)
     return network
 
 
