@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.audio import NUM_MOUTH
 from model.config import DiTConfig
 from model.rope import apply_rope, rope_table
 
@@ -131,26 +132,29 @@ class Head(nn.Module):
         return self.head(_layer_norm(x_BND, self.eps) * (1 + m[1]) + m[0])
 
 
-class MotionShapes(nn.Module):
-    """Mean motion of all people: learned fields mixed by a code of the controls and the sound of the latent frame.
+class MeanChange(nn.Module):
+    """What happens on the picture of an average person: learned maps, mixed by a code of the controls and the sound.
 
-    A head that turns, a jaw that drops look much alike on portraits that are framed alike, so this small part learns most of the field
-    within minutes; the transformer adds what depends on the person.
+    On portraits that are framed alike a head that turns or a jaw that drops looks much alike, so this small part learns most of the
+    motion within minutes; the transformer is told the code too, and adds what depends on the person.
     """
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        self.hear = nn.Linear(config.audio_dim, 16)
-        width = config.audio_tokens * 16 + config.control_dim
+        self.hear = nn.Linear(config.audio_dim, NUM_MOUTH)  # training starts it from the audio encoder's own mouth shapes
+        width = config.audio_tokens * NUM_MOUTH + config.control_dim
         self.code = nn.Sequential(
-            nn.Linear(width, config.dim), nn.GELU(approximate="tanh"), nn.Linear(config.dim, config.motion_codes)
+            nn.Linear(width, config.dim), nn.GELU(approximate="tanh"), nn.Linear(config.dim, config.mean_codes)
         )
-        self.shapes = nn.Parameter(torch.zeros(config.motion_codes, config.motion_channels, config.grid, config.grid))
+        self.maps = nn.Parameter(torch.zeros(config.mean_codes, config.out_channels, config.grid, config.grid))
+        self.embed = nn.Linear(config.mean_codes, config.dim)
+        nn.init.zeros_(self.embed.weight)
+        nn.init.zeros_(self.embed.bias)
 
-    def forward(self, audio_BTLC: Tensor, control_BTC: Tensor) -> Tensor:
-        """[B, T, motion_channels, grid, grid]."""
+    def forward(self, audio_BTLC: Tensor, control_BTC: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean change [B, T, out_channels, grid, grid] and the code as the transformer is told it [B, T, D]."""
         code = self.code(torch.cat((self.hear(audio_BTLC).flatten(2), control_BTC), dim=-1))
-        return torch.einsum("btk,kmhw->btmhw", code, self.shapes.to(code.dtype))
+        return torch.einsum("btk,kmhw->btmhw", code, self.maps.to(code.dtype)), self.embed(code)
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
@@ -183,8 +187,8 @@ class DiT(nn.Module):
         self.head = Head(config)
         if config.grid:
             self.position_embedding = nn.Parameter(torch.zeros((config.grid // config.patch) ** 2, config.dim))
-        if config.motion_channels:
-            self.motion_shapes = MotionShapes(config)
+        if config.mean_codes:
+            self.mean_change = MeanChange(config)
         nn.init.zeros_(self.head.head.weight)
         nn.init.zeros_(self.head.head.bias)
         self._rope_tables: dict[tuple[int, int, int], Tensor] = {}
@@ -208,6 +212,9 @@ class DiT(nn.Module):
             x_BND = x_BND + self.position_embedding.to(x_BND.dtype).repeat(frames, 1)
         e_BTD = self.time_embedding(timestep_embedding(t_BT * 1000.0, config.freq_dim).to(x_BND.dtype))
         e_BTD = e_BTD + self.control_embedding(control_BTC)
+        if config.mean_codes:
+            mean, told = self.mean_change(audio_BTLC, control_BTC)
+            e_BTD = e_BTD + told
         e_BT6D = self.time_projection(e_BTD).unflatten(-1, (6, -1))
         audio = self.audio_embedding(audio_BTLC) + self.audio_position.to(audio_BTLC.dtype)
         conditions = (self.text_embedding(text_BLC), self.img_emb(image_BLC), audio)
@@ -217,10 +224,7 @@ class DiT(nn.Module):
             x_BND = block(x_BND, e_BT6D, conditions, layer, context, ropes)
         out = self.head(x_BND, e_BTD).view(batch, frames, rows, columns, config.patch, config.patch, config.out_channels)
         out = out.permute(0, 1, 6, 2, 4, 3, 5).reshape(batch, frames, config.out_channels, height, width)
-        if config.motion_channels:
-            correction, field = out.split((config.latent_channels, config.motion_channels), dim=2)
-            out = torch.cat((correction, field + self.motion_shapes(audio_BTLC, control_BTC)), dim=2)
-        return out
+        return out + mean if config.mean_codes else out
 
     def _rope_table(self, frames: int, rows: int, columns: int, device: torch.device) -> Tensor:
         key = (frames, rows, columns)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from model.audio import AudioEncoder
 from model.sampler import shifted_sigmas
 from model.training.loop import Averaged, Budget, compile_blocks, cosine_rate, save_checkpoint, set_rate
 from model.training.sequences import Batch, SequencePass, latent_weight, noised, sample_batch
@@ -69,7 +70,7 @@ def main() -> None:
     _, student = build(args.vae)
     student.load_state_dict(teacher.state_dict())
     teacher, student = teacher.to(args.device).requires_grad_(False), student.to(args.device)
-    train, held_out = load_data(args, vae)
+    train, held_out = load_data(args, vae, AudioEncoder.load(args.audio))
     average = Averaged(student, 0.99)
     weight = latent_weight(vae).to(args.device)
     for network in (teacher, student, average.module):

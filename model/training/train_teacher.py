@@ -51,8 +51,7 @@ def build(vae_path: Path) -> tuple[PatchVAE, SequencePass]:
     return vae.eval(), SequencePass(DiT(PRESENTER_DIT), StyleEncoder(PRESENTER_DIT.text_dim), vae)
 
 
-def load_data(args: argparse.Namespace, vae: PatchVAE) -> tuple[list[EncodedClip], list[EncodedClip]]:
-    encoder = AudioEncoder.load(args.audio)
+def load_data(args: argparse.Namespace, vae: PatchVAE, encoder: AudioEncoder) -> tuple[list[EncodedClip], list[EncodedClip]]:
     train = load_sequences(args.data, vae, encoder, mirrored=True, versions=3)
     return train, load_sequences(args.eval, vae, encoder, mirrored=False, versions=1)
 
@@ -93,7 +92,9 @@ def main() -> None:
     torch.manual_seed(args.seed)
     rng, generator = np.random.default_rng(args.seed), torch.Generator().manual_seed(args.seed)
     vae, model = build(args.vae)
-    train, held_out = load_data(args, vae)
+    encoder = AudioEncoder.load(args.audio)
+    model.dit.mean_change.hear.load_state_dict(encoder.mouth.state_dict())
+    train, held_out = load_data(args, vae, encoder)
     model = model.to(args.device)
     average = Averaged(model, 0.999)
     weight = latent_weight(vae).to(args.device)

@@ -26,7 +26,7 @@ def dit() -> DiT:
     torch.manual_seed(0)
     network = DiT(TINY).eval()
     torch.nn.init.normal_(network.head.head.weight, std=0.3)
-    torch.nn.init.normal_(network.motion_shapes.shapes, std=0.3)
+    torch.nn.init.normal_(network.mean_change.maps, std=0.3)
     return network
 
 
