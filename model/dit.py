@@ -139,6 +139,9 @@ class MeanChange(nn.Module):
     motion within minutes; the transformer is told the code too, and adds what depends on the person.
     """
 
+    # Adam moves a weight by about the learning rate a step: at gain 1 the maps would need thousands of steps to open a mouth.
+    GAIN = 8.0
+
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.hear = nn.Linear(config.audio_dim, NUM_MOUTH)  # training starts it from the audio encoder's own mouth shapes
@@ -154,7 +157,7 @@ class MeanChange(nn.Module):
     def forward(self, audio_BTLC: Tensor, control_BTC: Tensor) -> tuple[Tensor, Tensor]:
         """The mean change [B, T, out_channels, grid, grid] and the code as the transformer is told it [B, T, D]."""
         code = self.code(torch.cat((self.hear(audio_BTLC).flatten(2), control_BTC), dim=-1))
-        return torch.einsum("btk,kmhw->btmhw", code, self.maps.to(code.dtype)), self.embed(code)
+        return torch.einsum("btk,kmhw->btmhw", code * self.GAIN, self.maps.to(code.dtype)), self.embed(code)
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:

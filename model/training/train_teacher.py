@@ -30,6 +30,7 @@ from model.training.sequences import (
 from model.vae import PatchVAE
 
 CONTEXT_SIGMA = 0.15  # largest noise the context is trained with
+MOUTH_SCALE = 6.0
 LENGTH = 6  # latent frames a sequence
 
 
@@ -93,7 +94,8 @@ def main() -> None:
     rng, generator = np.random.default_rng(args.seed), torch.Generator().manual_seed(args.seed)
     vae, model = build(args.vae)
     encoder = AudioEncoder.load(args.audio)
-    model.dit.mean_change.hear.load_state_dict(encoder.mouth.state_dict())
+    # The mouth shapes the audio encoder hears are the best start there is; scaled, because they are small beside the controls.
+    model.dit.mean_change.hear.load_state_dict({k: v * MOUTH_SCALE for k, v in encoder.mouth.state_dict().items()})
     train, held_out = load_data(args, vae, encoder)
     model = model.to(args.device)
     average = Averaged(model, 0.999)
