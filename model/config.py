@@ -26,8 +26,8 @@ class DiTConfig:
     audio_dim: int
     audio_tokens: int  # a latent frame
     control_dim: int  # explicit motion controls a latent frame; 0 = the variant has none
-    motion_channels: int  # of the field the portrait moves along (model/motion.py); 0 = the variant has none
-    mean_codes: int  # numbers a latent frame that the learned mean changes are mixed by; 0 = the variant has none
+    motion_channels: int  # of the portrait's paint and motion (model/motion.py); 0 = the variant has none
+    mean_codes: int  # numbers a latent frame that the learned mean motions are mixed by; 0 = the variant has none
     grid: int  # latent pixels a side, of pictures that are always framed alike; 0 = any size, no learned positions
     eps: float = 1e-6
 
@@ -78,7 +78,7 @@ PRESENTER_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=64, width=128)
 PRESENTER_DIT = DiTConfig(
     latent_channels=PRESENTER_VAE.latent_channels, mask_channels=4, dim=256, ffn_dim=1024, num_heads=4, num_layers=6, patch=2,
     freq_dim=128, text_dim=64, image_dim=PRESENTER_VAE.latent_channels, audio_dim=192, audio_tokens=12, control_dim=4 * 10,
-    motion_channels=4 * 2 * 2 * 2, mean_codes=64, grid=16,
+    motion_channels=4 * (2 * 2**2 + 3 * 4**2), mean_codes=64, grid=16,
 )  # fmt: skip
 PRESENTER_WINDOW = WindowConfig(context=2, new=1, sigmas=(1.0, 0.7), context_sigma=0.02)
 

@@ -132,8 +132,8 @@ class Head(nn.Module):
         return self.head(_layer_norm(x_BND, self.eps) * (1 + m[1]) + m[0])
 
 
-class MeanChange(nn.Module):
-    """What happens on the picture of an average person: learned maps, mixed by a code of the controls and the sound.
+class MeanMotion(nn.Module):
+    """What is done to the portrait of an average person: learned maps of paint and motion, mixed by a code of the controls and the sound.
 
     On portraits that are framed alike a head that turns or a jaw that drops looks much alike, so this small part learns most of the
     motion within minutes; the transformer is told the code too, and adds what depends on the person.
@@ -149,13 +149,13 @@ class MeanChange(nn.Module):
         self.code = nn.Sequential(
             nn.Linear(width, config.dim), nn.GELU(approximate="tanh"), nn.Linear(config.dim, config.mean_codes)
         )
-        self.maps = nn.Parameter(torch.zeros(config.mean_codes, config.out_channels, config.grid, config.grid))
+        self.maps = nn.Parameter(torch.zeros(config.mean_codes, config.motion_channels, config.grid, config.grid))
         self.embed = nn.Linear(config.mean_codes, config.dim)
         nn.init.zeros_(self.embed.weight)
         nn.init.zeros_(self.embed.bias)
 
     def forward(self, audio_BTLC: Tensor, control_BTC: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean change [B, T, out_channels, grid, grid] and the code as the transformer is told it [B, T, D]."""
+        """The mean motion [B, T, motion_channels, grid, grid] and the code as the transformer is told it [B, T, D]."""
         code = self.code(torch.cat((self.hear(audio_BTLC).flatten(2), control_BTC), dim=-1))
         return torch.einsum("btk,kmhw->btmhw", code * self.GAIN, self.maps.to(code.dtype)), self.embed(code)
 
@@ -191,7 +191,7 @@ class DiT(nn.Module):
         if config.grid:
             self.position_embedding = nn.Parameter(torch.zeros((config.grid // config.patch) ** 2, config.dim))
         if config.mean_codes:
-            self.mean_change = MeanChange(config)
+            self.mean_motion = MeanMotion(config)
         nn.init.zeros_(self.head.head.weight)
         nn.init.zeros_(self.head.head.bias)
         self._rope_tables: dict[tuple[int, int, int], Tensor] = {}
@@ -216,7 +216,7 @@ class DiT(nn.Module):
         e_BTD = self.time_embedding(timestep_embedding(t_BT * 1000.0, config.freq_dim).to(x_BND.dtype))
         e_BTD = e_BTD + self.control_embedding(control_BTC)
         if config.mean_codes:
-            mean, told = self.mean_change(audio_BTLC, control_BTC)
+            mean, told = self.mean_motion(audio_BTLC, control_BTC)
             e_BTD = e_BTD + told
         e_BT6D = self.time_projection(e_BTD).unflatten(-1, (6, -1))
         audio = self.audio_embedding(audio_BTLC) + self.audio_position.to(audio_BTLC.dtype)
@@ -227,7 +227,10 @@ class DiT(nn.Module):
             x_BND = block(x_BND, e_BT6D, conditions, layer, context, ropes)
         out = self.head(x_BND, e_BTD).view(batch, frames, rows, columns, config.patch, config.patch, config.out_channels)
         out = out.permute(0, 1, 6, 2, 4, 3, 5).reshape(batch, frames, config.out_channels, height, width)
-        return out + mean if config.mean_codes else out
+        if config.mean_codes:
+            correction, motion = out.split((config.latent_channels, config.motion_channels), dim=2)
+            out = torch.cat((correction, motion + mean), dim=2)
+        return out
 
     def _rope_table(self, frames: int, rows: int, columns: int, device: torch.device) -> Tensor:
         key = (frames, rows, columns)

@@ -95,7 +95,7 @@ def main() -> None:
     vae, model = build(args.vae)
     encoder = AudioEncoder.load(args.audio)
     # The mouth shapes the audio encoder hears are the best start there is; scaled, because they are small beside the controls.
-    model.dit.mean_change.hear.load_state_dict({k: v * MOUTH_SCALE for k, v in encoder.mouth.state_dict().items()})
+    model.dit.mean_motion.hear.load_state_dict({k: v * MOUTH_SCALE for k, v in encoder.mouth.state_dict().items()})
     train, held_out = load_data(args, vae, encoder)
     model = model.to(args.device)
     average = Averaged(model, 0.999)

@@ -25,8 +25,8 @@ SIZE = 64
 def dit() -> DiT:
     torch.manual_seed(0)
     network = DiT(TINY).eval()
-    torch.nn.init.normal_(network.head.head.weight, std=0.3)
-    torch.nn.init.normal_(network.mean_change.maps, std=0.3)
+    torch.nn.init.normal_(network.head.head.weight, std=0.1)
+    torch.nn.init.normal_(network.mean_motion.maps, std=0.02)
     return network
 
 
