@@ -94,7 +94,7 @@ def resample(pairs: list[list[float]], start_s: float, stop_s: float) -> np.ndar
 def best_lag_s(reference: np.ndarray, delayed: np.ndarray, max_s: float) -> tuple[float, float]:
     """Lag in s (positive: `delayed` is later) of the highest normalised correlation, and that correlation."""
     reference, delayed = reference - reference.mean(), delayed - delayed.mean()
-    limit = int(max_s / ENVELOPE_S)
+    limit = min(int(max_s / ENVELOPE_S), len(reference) - 1)
     full = np.correlate(delayed, reference, mode="full")[len(reference) - 1 - limit : len(reference) + limit]
     scores = full / (np.linalg.norm(reference) * np.linalg.norm(delayed) + 1e-12)
     best = int(np.argmax(scores))
