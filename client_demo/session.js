@@ -3,6 +3,8 @@
 import * as api from "./api.js";
 
 const HEARTBEAT_MS = 2000;
+// Browsers buffer sound longer than pictures. They correct more than 30 ms by themselves; this takes most of the rest.
+const VIDEO_BUFFER_MS = 70;
 
 // Safari decodes H.264 in hardware and its VP8 is unreliable, so H.264 goes first wherever the order can be chosen.
 function preferH264(transceiver) {
@@ -44,7 +46,8 @@ export class LiveSession extends EventTarget {
 
   async #connect(microphone) {
     const { connection } = this;
-    connection.addEventListener("track", ({ track }) => {
+    connection.addEventListener("track", ({ track, receiver }) => {
+      if (track.kind === "video" && "jitterBufferTarget" in receiver) receiver.jitterBufferTarget = VIDEO_BUFFER_MS;
       this.stream.addTrack(track);
       this.#emit("track", track);
     });

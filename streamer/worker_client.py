@@ -27,7 +27,7 @@ from streamer.worker import main as worker_main
 
 logger = logging.getLogger(__name__)
 
-WARMUP_REPEATS = 5
+WARMUP_REPEATS = 12
 STOP_TIMEOUT_S = 1.0
 QUICK_DEATH_S = 10.0  # a worker that lived shorter than this is started again only after a pause
 MAX_PAUSE_S = 10.0

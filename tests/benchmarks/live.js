@@ -3,7 +3,7 @@
 window.measure = async () => {
   const { session, microphone, connection } = window.livemimic;
   const video = document.getElementById("video");
-  const data = { frames: [], microphone: [], returned: [], polls: [] };
+  const data = { frames: [], microphone: [], returned: [], loopbackMs: [], polls: [] };
 
   const cell = 8, bits = 24, width = (bits + 2) * cell;
   const canvas = new OffscreenCanvas(width, cell);
@@ -38,8 +38,39 @@ window.measure = async () => {
       return true;
     }
   })`;
+  // A browser hands a stream to Web Audio through a buffer of its own: how much later a sound comes out of it is measured with clicks.
+  const loopback = `registerProcessor("clicks", class extends AudioWorkletProcessor {
+    process(_, [[channel]]) {
+      channel.fill(0);
+      if (Math.floor(currentFrame / 12000) !== Math.floor((currentFrame - 128) / 12000)) {
+        channel[0] = 1;
+        this.port.postMessage(currentFrame);
+      }
+      return true;
+    }
+  });
+  registerProcessor("arrivals", class extends AudioWorkletProcessor {
+    process([[channel]]) {
+      const at = channel ? channel.findIndex((x) => Math.abs(x) > 0.3) : -1;
+      if (at >= 0) this.port.postMessage(currentFrame + at);
+      return true;
+    }
+  })`;
   const audio = new AudioContext({ sampleRate: 48000, latencyHint: "interactive" });
   await audio.audioWorklet.addModule(URL.createObjectURL(new Blob([worklet], { type: "text/javascript" })));
+  await audio.audioWorklet.addModule(URL.createObjectURL(new Blob([loopback], { type: "text/javascript" })));
+  const clicks = new AudioWorkletNode(audio, "clicks", { numberOfInputs: 0 });
+  const arrivals = new AudioWorkletNode(audio, "arrivals", { numberOfOutputs: 0 });
+  const loop = audio.createMediaStreamDestination();
+  clicks.connect(loop);
+  audio.createMediaStreamSource(loop.stream).connect(arrivals);
+  let sentAt = null;
+  clicks.port.onmessage = ({ data: frame }) => (sentAt = frame);
+  arrivals.port.onmessage = ({ data: frame }) => {
+    if (sentAt !== null && frame >= sentAt) data.loopbackMs.push((frame - sentAt) / 48);
+    sentAt = null;
+  };
+
   const listen = (stream, into) => {
     const node = new AudioWorkletNode(audio, "level");
     node.port.onmessage = ({ data: batch }) => into.push(...batch);

@@ -7,7 +7,8 @@ server a second. Agent session: time from an interrupt to silence at the listene
 
 How microphone to photon is found: the server's trace holds the sound of every unit; its envelope is matched with the envelope the page
 records from its own microphone, which tells when each unit's sound was spoken; the bar code tells when its frame was shown.
-Skew is picture against returned sound, both as the page receives them (before the audio device's own output latency).
+Skew is picture against returned sound, both as the page receives them (before the audio device's own output latency). Web Audio, through
+which the page listens, hears a stream late by a buffer of its own; clicks sent through such a stream say by how much, and it is taken off.
 """
 
 from __future__ import annotations
@@ -151,6 +152,9 @@ def mirror(browser_type: Any, server: Server, folder: Path, speech: Path, second
 def analyse_mirror(data: dict[str, Any], sound: Path, trace: Path, seconds: float) -> dict[str, Any]:
     polls = [p for p in data["polls"] if p["audioTime"]]
     clock_ms = float(np.median([p["audioNow"] - p["audioTime"] * 1000 for p in polls]))  # performance.now() of audio time 0
+    # Sound is heard by Web Audio this much later than by the page itself.
+    tap_s = float(np.median(data["loopbackMs"])) / 1000
+    data = data | {key: [[t - tap_s, level] for t, level in data[key]] for key in ("microphone", "returned")}
     end_s = data["returned"][-1][0]
     start_s = max(end_s - seconds, data["returned"][0][0], data["microphone"][0][0])
     spoken, heard = (resample(data[k], start_s, end_s) for k in ("microphone", "returned"))
@@ -192,7 +196,7 @@ def analyse_mirror(data: dict[str, Any], sound: Path, trace: Path, seconds: floa
         "mic_to_ear_ms": percentiles(ear_lags * 1000),
         "skew_ms": percentiles(np.abs(skew)) | {"median_signed": float(np.median(skew))},
         "chrome_skew_ms": percentiles(np.abs(chrome)) | {"median_signed": float(np.median(chrome)) if len(chrome) else None},
-        "trace_match": score, "units_repeated": inside[-1]["server"]["repeated"], "server_stats": inside[-1]["server"],
+        "tap_ms": tap_s * 1000, "trace_match": score, "units_repeated": inside[-1]["server"]["repeated"], "server_stats": inside[-1]["server"],
     }  # fmt: skip
 
 
@@ -216,7 +220,7 @@ def interrupts(browser_type: Any, server: Server, folder: Path, speech: Path, co
     polls = [p for p in data["polls"] if p["audioTime"]]
     clock_ms = float(np.median([p["audioNow"] - p["audioTime"] * 1000 for p in polls]))
     times, levels = np.array(data["returned"]).T
-    times_ms = times * 1000 + clock_ms
+    times_ms = times * 1000 + clock_ms - float(np.median(data["loopbackMs"]))
     out = []
     for called in delays:
         before = levels[(times_ms > called - 800) & (times_ms <= called)]
