@@ -196,7 +196,8 @@ def analyse_mirror(data: dict[str, Any], sound: Path, trace: Path, seconds: floa
         "mic_to_ear_ms": percentiles(ear_lags * 1000),
         "skew_ms": percentiles(np.abs(skew)) | {"median_signed": float(np.median(skew))},
         "chrome_skew_ms": percentiles(np.abs(chrome)) | {"median_signed": float(np.median(chrome)) if len(chrome) else None},
-        "tap_ms": tap_s * 1000, "trace_match": score, "units_repeated": inside[-1]["server"]["repeated"], "server_stats": inside[-1]["server"],
+        "tap_ms": tap_s * 1000, "trace_match": score,
+        "units_repeated": inside[-1]["server"]["repeated"], "server_stats": inside[-1]["server"],
     }  # fmt: skip
 
 
