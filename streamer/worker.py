@@ -91,19 +91,22 @@ class Worker:
         batch = self._take_batch()
         if len(batch) > 1:
             try:
-                self._run(batch)
-                return
+                replies: list[msg.Reply] = self._run(batch)
             except Exception as error:
                 logger.warning("a batch of %d failed (%s); its sessions run one by one", len(batch), error)
-        for step in batch:
-            self._run_alone(step)
+                replies = [reply for step in batch for reply in self._run_alone(step)]
+        else:
+            replies = [reply for step in batch for reply in self._run_alone(step)]
+        # Outside of what is caught above: a pipe that closed ends the worker, it fails no step.
+        for reply in replies:
+            self._send(reply)
 
-    def _run_alone(self, step: msg.Step) -> None:
+    def _run_alone(self, step: msg.Step) -> list[msg.Reply]:
         try:
-            self._run([step])
+            return self._run([step])
         except Exception as error:
             logger.exception("session %s: step %d failed", step.session, step.chunk_index)
-            self._send(msg.Failed(step.session, step.chunk_index, step.slot, str(error)))
+            return [msg.Failed(step.session, step.chunk_index, step.slot, str(error))]
 
     def close(self) -> None:
         if self._arena is not None:
@@ -153,21 +156,23 @@ class Worker:
         self._waiting = later
         return batch
 
-    def _run(self, batch: list[msg.Step]) -> None:
+    def _run(self, batch: list[msg.Step]) -> list[msg.Reply]:
         assert self._arena is not None
         states = [self._sessions[step.session].states[step.base_chunk] for step in batch]
         audio = [self._arena.read_audio(step.slot) for step in batch]
         started_s = time.perf_counter()
         frames, next_states = self._pipeline.step(states, audio, [step.activity for step in batch])
         step_ms = (time.perf_counter() - started_s) * 1000
-        # Everything that can fail happens before the first answer: a batch is answered as a whole or not at all.
+        # Everything that can fail happens before a state changes: a batch is answered as a whole or not at all.
         for step, picture in zip(batch, frames, strict=True):
             self._arena.write_frames(step.slot, picture)
+        replies: list[msg.Reply] = []
         for step, state in zip(batch, next_states, strict=True):
             session = self._sessions[step.session]
             session.epoch = max(session.epoch, step.epoch)
             session.remember(step.chunk_index, state)
-            self._send(msg.Frames(step.session, step.epoch, step.chunk_index, step.slot, step_ms, len(batch)))
+            replies.append(msg.Frames(step.session, step.epoch, step.chunk_index, step.slot, step_ms, len(batch)))
+        return replies
 
 
 def measure(pipeline: Pipeline, repeats: int, max_batch: int) -> dict[int, list[float]]:

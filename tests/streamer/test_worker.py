@@ -107,6 +107,24 @@ def test_only_the_last_states_are_kept(bench: Bench) -> None:
     assert len(bench.answers(msg.Failed)) == 1
 
 
+def test_a_closed_pipe_ends_the_worker_and_fails_no_step(bench: Bench) -> None:
+    """An answer that cannot be sent is the parent's end, not a failure of the step."""
+
+    def broken(reply: msg.Reply) -> None:
+        raise BrokenPipeError
+
+    worker = Worker(bench.pipeline, 4, broken)
+    worker.handle(msg.Attach(bench.arena.name, 8))
+    worker._sessions = bench.worker._sessions
+    bench.open("a")
+    slot = bench.take()
+    bench.arena.write_audio(slot, SILENCE)
+    worker.handle(msg.Step("a", 0, 0, msg.INITIAL, "idle", 0.0, slot))
+    with pytest.raises(BrokenPipeError):
+        worker.run_batch()
+    worker.close()
+
+
 def test_steps_of_several_sessions_share_a_batch_in_deadline_order(bench: Bench) -> None:
     """One step of each session runs together; the second one of a session comes in the next batch."""
     for name in "abc":
