@@ -7,7 +7,7 @@ import { LiveSession } from "./session.js";
 
 const $ = (id) => document.getElementById(id);
 const query = new URLSearchParams(location.search);
-const graph = new Graph($("graph"));
+const graph = new Graph($("graph"), $("graph-top"));
 let people = [];
 let chosen = null;
 let session = null;
@@ -15,11 +15,12 @@ let microphone = null;
 let stopLevel = () => {};
 let figures = null;
 
-const STATES = { off: "Ready", idle: "Idle", listening: "Listening", speaking: "Speaking" };
+const STATES = { idle: "Idle", listening: "Listening", speaking: "Speaking" };
 
+// Before and after a session, when there is no state, the label over the picture says whose picture it is.
 function showState(state) {
   $("state").dataset.state = state;
-  $("state").querySelector("span").textContent = STATES[state] ?? state;
+  $("state").querySelector("span").textContent = state === "off" ? (chosen?.title ?? "") : (STATES[state] ?? state);
 }
 
 function showPhase(phase, text = "") {
@@ -43,14 +44,20 @@ function hideNotice() {
 
 function notify(title, hint, action = null) {
   hideNotice();
-  $("notice-title").textContent = title;
-  $("notice-hint").textContent = hint ?? "";
+  $("notice-title").textContent = sentence(title);
+  $("notice-hint").textContent = sentence(hint);
   $("notice-action").hidden = !action;
   if (action) {
     $("notice-action").textContent = action.label;
     $("notice-action").onclick = () => (hideNotice(), action.run());
   }
   $("notice").hidden = false;
+}
+
+// The server's messages are phrases for logs and programs; here they stand alone.
+function sentence(text) {
+  const trimmed = (text ?? "").trim();
+  return trimmed && trimmed[0].toUpperCase() + trimmed.slice(1) + (/[.!?…]$/.test(trimmed) ? "" : ".");
 }
 
 function explain(error) {
@@ -64,7 +71,7 @@ function explain(error) {
 
 function countDown(error) {
   let left = Math.ceil(error.retryAfterS);
-  const show = () => ($("notice-hint").textContent = `${error.hint ?? ""} Trying again in ${left} s.`.trim());
+  const show = () => ($("notice-hint").textContent = `${sentence(error.hint)} Trying again in ${left} s.`.trim());
   notify(error.message, "", { label: "Try now", run: start });
   show();
   countdown = setInterval(() => (--left > 0 ? show() : (hideNotice(), start())), 1000);
@@ -79,7 +86,9 @@ function choose(name) {
     button.tabIndex = mine ? 0 : -1;
   }
   $("poster").hidden = !chosen;
-  if (chosen) $("poster").src = chosen.url;
+  if (chosen) $("poster").src = $("chosen-image").src = chosen.url;
+  $("chosen-name").textContent = chosen?.title ?? "";
+  if (!session) showState("off");
   if (document.body.dataset.phase === "setup") $("start").disabled = !chosen;
 }
 
@@ -108,7 +117,7 @@ $("people").addEventListener("keydown", (event) => {
   event.preventDefault();
   const index = people.indexOf(chosen);
   choose(people[(index + step + people.length) % people.length].name);
-  $("people").querySelector('[aria-checked="true"]').focus();
+  $("people").querySelector('[aria-checked="true"]').focus(); // scrolls it into view where they stand in one row
 });
 
 $("portrait").addEventListener("change", async ({ target }) => {
@@ -291,7 +300,7 @@ async function waitUntilReady() {
     showServer("The model is loading…", "");
     await new Promise((resolve) => setTimeout(resolve, 500));
   }
-  showServer("Ready", "ok");
+  showServer("Server ready", "ok");
 }
 
 async function load() {

@@ -1,10 +1,11 @@
 // What the page measures itself: the receiver's statistics, the microphone's level, and the graph of the last minute.
 
 const KEPT = 120; // samples of half a second
+const RATE_WINDOW = 4; // samples a frame rate is taken over; over one alone 12 and 13 frames would alternate
+const [GRAPH_MS, GRAPH_FPS] = [800, 30]; // top of the graph as its legend says; a longer latency stretches it
 
 export class ReceiverStats {
-  #frames = 0;
-  #at = 0;
+  #past = []; // [when, frames decoded until then]
 
   // fps, freezes, jitter buffer (ms), round trip (ms) and the skew between both tracks (ms, positive = picture late).
   async read(connection) {
@@ -15,8 +16,9 @@ export class ReceiverStats {
     const pair = report.find(({ type, nominated }) => type === "candidate-pair" && nominated) ?? {};
     const now = performance.now();
     const frames = video.framesDecoded ?? 0;
-    const fps = this.#at ? ((frames - this.#frames) * 1000) / (now - this.#at) : null;
-    [this.#frames, this.#at] = [frames, now];
+    const [since, before] = this.#past[0] ?? [];
+    const fps = this.#past.length ? ((frames - before) * 1000) / (now - since) : null;
+    this.#past = frames ? [...this.#past, [now, frames]].slice(-RATE_WINDOW) : [];
     const both = video.estimatedPlayoutTimestamp && audio.estimatedPlayoutTimestamp;
     return {
       fps,
@@ -53,8 +55,9 @@ export function watchLevel(stream, show) {
 export class Graph {
   #points = [];
 
-  constructor(canvas) {
-    this.canvas = canvas;
+  // `top`: the element that says which latency the upper edge stands for.
+  constructor(canvas, top) {
+    Object.assign(this, { canvas, top });
     addEventListener("resize", () => this.draw());
     matchMedia("(prefers-color-scheme: dark)").addEventListener?.("change", () => this.draw());
   }
@@ -77,22 +80,24 @@ export class Graph {
     const context = canvas.getContext("2d");
     context.scale(scale, scale);
     const style = getComputedStyle(document.documentElement);
-    context.strokeStyle = style.getPropertyValue("--line");
+    const colour = (name) => style.getPropertyValue(name);
+    context.strokeStyle = colour("--line");
     context.lineWidth = 1;
     for (const part of [1 / 3, 2 / 3]) line(context, [[0, height * part], [width, height * part]]);
-    const top = Math.max(800, ...this.#points.map(({ latencyMs }) => latencyMs ?? 0));
-    this.#curve(context, style.getPropertyValue("--good"), ({ fps }) => fps / 30, width, height);
-    this.#curve(context, style.getPropertyValue("--accent"), ({ latencyMs }) => latencyMs / top, width, height);
+    const top = Math.max(GRAPH_MS, ...this.#points.map(({ latencyMs }) => latencyMs ?? 0));
+    this.#curve(context, colour("--good"), ({ fps }) => fps, GRAPH_FPS, width, height);
+    this.#curve(context, colour("--accent"), ({ latencyMs }) => latencyMs, top, width, height);
+    this.top.textContent = Math.round(top);
   }
 
-  #curve(context, colour, value, width, height) {
+  #curve(context, colour, value, top, width, height) {
     context.strokeStyle = colour;
     context.lineWidth = 2;
     context.lineJoin = "round";
     const step = width / (KEPT - 1);
     const first = KEPT - this.#points.length;
-    const points = this.#points.map((point, i) => [(first + i) * step, height - 4 - (height - 8) * Math.min(1, Math.max(0, value(point) || 0))]);
-    line(context, points);
+    const place = (point, i) => [(first + i) * step, height - 4 - (height - 8) * Math.min(1, Math.max(0, value(point) / top))];
+    line(context, this.#points.map((point, i) => (value(point) == null ? null : place(point, i))).filter(Boolean));
   }
 }
 

@@ -70,7 +70,7 @@ export class LiveSession extends EventTarget {
     this.socket.addEventListener("message", ({ data }) => {
       const event = JSON.parse(data);
       this.#emit("event", event);
-      if (event.type === "bye") this.#lost(byeText(event.reason));
+      if (event.type === "bye") this.#ended(byeText(event.reason));
     });
     this.socket.addEventListener("close", () => this.#lost("The server ended the session."));
     this.heartbeat = setInterval(() => this.socket.readyState === WebSocket.OPEN && this.socket.send('{"type":"ping"}'), HEARTBEAT_MS);
@@ -86,16 +86,28 @@ export class LiveSession extends EventTarget {
 
   close() {
     if (this.closed) return;
+    this.#end();
+    // The server hangs up by itself; hanging up first would end the session before it is told to.
+    api.endSession(this.info).finally(() => this.connection.close());
+  }
+
+  #end() {
     this.closed = true;
     clearInterval(this.heartbeat);
     this.socket?.close();
-    this.connection.close();
-    api.endSession(this.info);
   }
 
   #lost(reason) {
     if (this.closed) return;
     this.close();
+    this.#emit("lost", reason);
+  }
+
+  // The server said that the session is over: there is nothing left to delete.
+  #ended(reason) {
+    if (this.closed) return;
+    this.#end();
+    this.connection.close();
     this.#emit("lost", reason);
   }
 
@@ -105,6 +117,6 @@ export class LiveSession extends EventTarget {
 }
 
 function byeText(reason) {
-  const texts = { shutdown: "The server is shutting down.", heartbeat_lost: "The server did not hear from this page for ten seconds." };
+  const texts = { server_shutdown: "The server is shutting down.", heartbeat_lost: "The server did not hear from this page for ten seconds." };
   return texts[reason] ?? "The server ended the session.";
 }

@@ -91,7 +91,7 @@ class Admission:
         if num_open >= capacity:
             raise SessionFull(
                 "session_full",
-                f"all {capacity} sessions of this server are in use",
+                f"the server is full: {num_open} of {capacity} {'session' if capacity == 1 else 'sessions'} in use",
                 "try again later, or end another session",
                 retry_after_s=RETRY_AFTER_S if retry_after_s is None else retry_after_s,
             )

@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         add(
             "serve", "Start the live server and its demo page.",
             "livemimic serve\nlivemimic serve --host 0.0.0.0 --port 9000 --portrait me.jpg\n"
-            "livemimic serve --max-sessions 2 --cors-origin https://example.org",
+            "livemimic serve --max-sessions 2 --cors-origin https://example.org --ice-server stun:stun.example.org:3478",
             serve,
         )
     )  # fmt: skip
@@ -67,7 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
         add(
             "render", "Make a finished video file from a voice and a portrait.",
             "livemimic render --audio voice.wav --out talk.mp4\n"
-            "livemimic render --audio voice.mp3 --portrait me.jpg --seed 7 --out me.mp4",
+            "livemimic render --audio voice.mp3 --portrait me.jpg --seed 7 --out me.mp4\n"
+            "livemimic render --audio talk.m4a --portrait clara --out clara.mp4",
             _later("streamer.render:run"),
         )
     )  # fmt: skip
@@ -81,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
         "livemimic bench\nlivemimic bench --json bench.json --seconds 20", _later("streamer.bench:run"),
     )  # fmt: skip
     _model_arguments(bench)
-    bench.add_argument("--seconds", type=float, default=10.0, help="how long to measure (default: %(default)s)")
+    bench.add_argument("--seconds", type=float, default=10.0, metavar="S", help="how long to measure (default: %(default)s)")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the result here as well")
     doctor = add(
         "doctor", "Check what this machine has and what is missing.", "livemimic doctor\nlivemimic doctor --json",
@@ -89,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     doctor.add_argument("--json", action="store_true", help="print JSON instead of a table")
     train = add(
-        "train", "Train the embedded preset, step by step: clips, autoencoder, audio, teacher, decoder, student, bundle.",
+        "train", "Train the embedded preset, step by step; without a step it lists them in order.",
         "livemimic train\nlivemimic train clips --help", _later("model.training.cli:run"),
     )  # fmt: skip
     train.set_defaults(rest=[])
@@ -106,24 +107,27 @@ def _formatted(parser: argparse.ArgumentParser, examples: str) -> argparse.Argum
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default=env_default("PRESET", "presenter"), help="model preset (default: %(default)s)")
     parser.add_argument("--weights", type=Path, metavar="DIR", help="folder or file with the weights of the preset")
-    parser.add_argument("--device", choices=DEVICES, default=env_default("DEVICE", "auto"), help="default: %(default)s")
+    parser.add_argument("--device", choices=DEVICES, default=env_default("DEVICE", "auto"), help="where it runs (default: %(default)s)")
     parser.add_argument("--steps", type=int, metavar="N", help="denoising steps a chunk; default: what the preset was made for")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads of the model (default: %(default)s)")
 
 
 def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default=env_default("HOST", "127.0.0.1"), help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=int(env_default("PORT", "8080")), help="0 takes a free one (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=env_default("PORT", "8080"), help="0 takes a free one (default: %(default)s)")
     _model_arguments(parser)
     parser.add_argument("--portrait", metavar="NAME|FILE", help="the default presenter: a built-in one, or a picture file")
     parser.add_argument("--max-sessions", type=int, metavar="N", help="upper bound; without it the measured speed decides alone")
     parser.add_argument("--cors-origin", action="append", default=[], metavar="URL", help="page that may use the API; repeatable")
     parser.add_argument("--ice-server", action="append", default=[], metavar="URL", help="stun: or turn: address; repeatable")
-    parser.add_argument("--mic-slack-ms", type=int, default=40, help="wait for late microphone packets (default: %(default)s)")
+    parser.add_argument("--mic-slack-ms", type=int, default=40, metavar="MS", help="wait for late microphone data (default: %(default)s)")
     parser.add_argument("--no-browser", action="store_true", help="do not open the demo page on a desktop")
     parser.add_argument("--barcode", action="store_true", help="draw the frame number into the picture, for measurements")
     parser.add_argument("--trace", type=Path, metavar="DIR", help="write SESSION.json and SESSION.wav there when a session ends")
-    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default=env_default("LOG_LEVEL", "info"))
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default=env_default("LOG_LEVEL", "info"),
+        help="what is written to stderr (default: %(default)s)",
+    )  # fmt: skip
 
 
 def _render_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,11 +135,11 @@ def _render_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="FILE.mp4", help="the video with the sound in it")
     parser.add_argument("--portrait", metavar="NAME|FILE", help="a built-in presenter or a picture; see 'livemimic portraits'")
     _model_arguments(parser)
-    parser.add_argument("--task", choices=TASKS, default="talk", help="default: %(default)s")
-    parser.add_argument("--prompt", metavar="TEXT", help="style words")
+    parser.add_argument("--task", choices=TASKS, default="talk", help="the embedded preset does 'talk' (default: %(default)s)")
+    parser.add_argument("--prompt", metavar="TEXT", help="style words: neutral, smiling, serious, surprised")
     parser.add_argument("--video", type=Path, metavar="FILE", help="video whose lips are redone (task lipsync)")
     parser.add_argument("--last-image", type=Path, metavar="FILE", help="last picture (task flf2v)")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same video (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same video (default: %(default)s)")
 
 
 def worker_config(args: argparse.Namespace) -> WorkerConfig:

@@ -33,10 +33,6 @@ class EventHub:
         self._state: Event | None = None
         self._closed = False
 
-    @property
-    def num_listeners(self) -> int:
-        return len(self._subscriptions)
-
     def subscribe(self) -> Subscription:
         subscription = Subscription()
         if self._state is not None:

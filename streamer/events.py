@@ -80,12 +80,14 @@ async def _read(websocket: WebSocket, session: Session, subscription: Subscripti
                 _on_text(session, subscription, message["text"])
         except LivemimicError as error:
             subscription.put({"type": "error", "error": error_body(error)})
+        # Receiving does not suspend while messages are waiting: a flood of them would be worked off in one go.
+        await asyncio.sleep(0)
 
 
 def _on_text(session: Session, subscription: Subscription, text: str) -> None:
     try:
         message = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadInput("bad_json", "the message is no JSON", 'send {"type": ...} or binary audio') from None
     match message:
         case {"type": "ping"}:

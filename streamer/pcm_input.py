@@ -31,9 +31,9 @@ class PcmInput:
         self._held: list[np.ndarray] | None = None  # the beginning of the utterance, until there is enough of it
 
     def start(self, sample_rate: object) -> None:
-        if sample_rate not in SAMPLE_RATES:
+        if not isinstance(sample_rate, (int, float)) or sample_rate not in SAMPLE_RATES:
             raise BadInput("bad_sample_rate", f"sample_rate is {sample_rate!r}", f"use one of {', '.join(map(str, SAMPLE_RATES))}")
-        self._rate = int(str(sample_rate))
+        self._rate = int(sample_rate)
         self._resampler = AudioResampler(format="s16", layout="mono", rate=MEDIA_RATE)
         self._interrupted = False
         self._held = []

@@ -21,7 +21,7 @@ from aiortc import (
     RTCRtpTransceiver,
     RTCSessionDescription,
 )
-from aiortc.exceptions import InvalidAccessError, InvalidStateError
+from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateError, OperationError
 
 from model.geometry import Geometry
 from streamer import aiortc_compat
@@ -30,7 +30,7 @@ from streamer.encode import H264Encoder, OpusEncoder, VideoEncoder, Vp8Encoder, 
 from streamer.errors import Conflict, SignalingError
 from streamer.media import MediaUnit
 from streamer.mic import MicReceiver
-from streamer.sdp import checked_offer, video_codec
+from streamer.sdp import checked_offer, offered_kinds, video_codec
 from streamer.tracks import PacketTrack
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,11 @@ logger = logging.getLogger(__name__)
 ANSWER_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
 _VIDEO_BACKLOG = 4  # units that wait for the encoder before the oldest are skipped
+# aiortc's parser reports bad descriptions through any of these; a RuntimeError is a StopIteration of it inside a coroutine.
+BAD_OFFER = (
+    ValueError, LookupError, AttributeError, TypeError, AssertionError, RuntimeError,
+    InternalError, InvalidAccessError, InvalidStateError, OperationError,
+)  # fmt: skip
 _BASELINE = ("42e01f", "42001f")
 
 
@@ -97,15 +102,15 @@ class Peer:
             return await asyncio.wait_for(self._negotiate(offer), ANSWER_TIMEOUT_S)
         except TimeoutError:
             raise SignalingError("ice_timeout", "no network candidates in time", "Check the ICE servers.") from None
-        except (ValueError, KeyError, IndexError, AttributeError, AssertionError, InvalidAccessError, InvalidStateError) as error:
-            # aiortc's parser reports bad descriptions through any of these.
+        except BAD_OFFER as error:
             raise SignalingError("bad_sdp", f"the offer cannot be answered ({error})", "Send localDescription as it is.") from error
 
     async def _negotiate(self, offer: str) -> tuple[str, str]:
         connection = self._connection
-        audio_sender, video_sender = connection.addTrack(self._audio_track), connection.addTrack(self._video_track)
-        aiortc_compat.adopt_sender(audio_sender, self._audio_hooks)
-        aiortc_compat.adopt_sender(video_sender, self._video_hooks)
+        # aiortc cannot answer with a track that the offer has no section for; who wants no sound gets the picture alone.
+        for track, hooks in ((self._audio_track, self._audio_hooks), (self._video_track, self._video_hooks)):
+            if track.kind in offered_kinds(offer):
+                aiortc_compat.adopt_sender(connection.addTrack(track), hooks)
         # Before the remote description: aiortc ignores preferences that come later.
         for transceiver in connection.getTransceivers():
             transceiver.setCodecPreferences(_preferred_codecs(transceiver.kind))
@@ -186,6 +191,9 @@ class Peer:
             await asyncio.wait_for(self._connection.close(), CLOSE_TIMEOUT_S)
         except TimeoutError:
             logger.warning("session %s: its peer connection did not close in %.0f s", self._session_id, CLOSE_TIMEOUT_S)
+        except AttributeError as error:
+            # aiortc cannot close a data channel whose offer failed before it got a transport; nothing is connected then.
+            logger.info("session %s: closed half set up (%s)", self._session_id, error)
 
 
 def _preferred_codecs(kind: str) -> list[RTCRtpCodecCapability]:

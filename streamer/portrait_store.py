@@ -57,11 +57,15 @@ class PortraitStore:
         return cls(builtin_portraits(), examined)
 
     def use_first(self, name_or_file: str) -> None:
-        """Makes a built-in portrait or a picture file the first of the list, which is the default of new sessions."""
+        """Makes a built-in portrait or a picture file the first of the list, which is the default of new sessions.
+
+        Raises ValueError for what is neither, and what examining and reading a file raises; to be called at the start.
+        """
         if name_or_file not in self._paths:
             path = Path(name_or_file)
             if not path.is_file():
                 raise ValueError(f"{name_or_file!r} is neither a file nor one of {', '.join(self._paths)}")
+            self._cache[CUSTOM], _ = self._examined(path.read_bytes())
             name_or_file, self._paths[CUSTOM] = CUSTOM, path
         self._paths = {name_or_file: self._paths[name_or_file], **self._paths}
 
@@ -81,9 +85,7 @@ class PortraitStore:
         if name in self._uploads:
             return self._uploads[name]
         if name not in self._cache:
-            data = self._paths[name].read_bytes()
-            work = partial(self._examined, data) if name == CUSTOM else partial(_builtin, data)
-            self._cache[name], _ = await self._run(work)
+            self._cache[name], _ = await self._run(partial(_builtin, self._paths[name].read_bytes()))
         return self._cache[name]
 
     async def add(self, data: bytes) -> tuple[str, Report]:

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         render_talk(
             audio=Path(args.audio), out=Path(args.out), portrait=args.portrait, preset=args.preset, weights=args.weights,
-            device=args.device, steps=args.steps, seed=args.seed, prompt=args.prompt or "", task=args.task,
+            device=args.device, steps=args.steps, seed=args.seed, prompt=args.prompt or "", task=_task(args), threads=args.threads,
         )  # fmt: skip
     except (LivemimicError, ModelError) as error:
         print(f"livemimic render: {error.message}\n  {error.hint}", file=sys.stderr)
@@ -46,9 +46,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _task(args: argparse.Namespace) -> str:
+    """The task, if its inputs fit it: an option that would be ignored is an error."""
+    for name, task in (("video", "lipsync"), ("last_image", "flf2v")):
+        if getattr(args, name) is not None and args.task != task:
+            option = "--" + name.replace("_", "-")
+            raise BadInput("option_of_another_task", f"{option} belongs to task {task}, not {args.task}.", f"Leave {option} out.")
+    return str(args.task)
+
+
 def render_talk(
     *, audio: Path, out: Path, portrait: str | None, preset: str, weights: Path | None, device: str, steps: int | None, seed: int,
-    prompt: str, task: str,
+    prompt: str, task: str, threads: int = 1,
 ) -> None:  # fmt: skip
     """Everything that can be wrong is found before the model is loaded."""
     if task != "talk":
@@ -62,7 +71,7 @@ def render_talk(
         raise BadInput("no_such_file", f"{audio} does not exist.", "Check the path of --audio.")
     with audio.open("rb") as file:
         sound = decode_speech(file, max_s=_MAX_S)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a second thread only adds waiting at this picture size
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)  # read when torch is imported
     from model.pipeline import AvatarPipeline  # torch takes a second to import: not for an error message
 
     pipeline = AvatarPipeline.load(preset, weights=weights, device=device, steps=steps)

@@ -79,9 +79,13 @@ async def interrupt(session: Authorised) -> dict[str, int]:
 
 @routes.post("/{session_id}/speak", status_code=202, openapi_extra=FILE_FORM)
 async def speak(session: Authorised, runtime: Running, request: Request) -> dict[str, float]:
+    """How much will be said: nothing when the session was interrupted while the file was on its way."""
+    epoch = session.feed.epoch
     async with uploaded_file(request, MAX_SPEECH_BYTES) as file:
         loop = asyncio.get_running_loop()
         samples = await loop.run_in_executor(runtime.decoders, decode_speech, file.file)
+    if session.feed.epoch != epoch:
+        return {"duration_s": 0.0}
     session.feed.push_speech(samples)
     return {"duration_s": round(len(samples) / MEDIA_RATE, 3)}
 

@@ -28,6 +28,11 @@ def checked_offer(sdp: str, type_: str) -> str:
     return "\r\n".join(kept)
 
 
+def offered_kinds(sdp: str) -> set[str]:
+    """Which of sound and video the offer has a section for."""
+    return set(re.findall(r"^m=(audio|video) ", sdp, re.MULTILINE))
+
+
 def video_codec(answer: str) -> str | None:
     """Upper-case name of the codec the answer puts first for video, None without video."""
     media = re.search(r"^m=video (\d+) \S+ (\d+)(?:.*?)$(.*?)(?=^m=|\Z)", answer.replace("\r\n", "\n"), re.MULTILINE | re.DOTALL)

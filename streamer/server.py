@@ -16,6 +16,7 @@ import webbrowser
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from model.errors import ModelError
 from streamer.config import ServeConfig, has_desktop, version
 
 if TYPE_CHECKING:
@@ -119,8 +120,9 @@ def _serve(config: ServeConfig, listener: socket.socket, url: str, portraits: Po
         runtime.dispatcher.on_ready = lambda: print(f"livemimic: ready, open {url}", flush=True)
         try:
             runtime.start()
-        except ValueError as error:
-            print(f"livemimic: {error}", file=sys.stderr)
+        except (ValueError, OSError) as error:
+            text = f"--portrait {config.portrait}: {error}\n  {error.hint}" if isinstance(error, ModelError) else str(error)
+            print(f"livemimic: {text}", file=sys.stderr)
             await runtime.stop()
             return EXIT_FAILURE
         if config.open_browser and has_desktop():

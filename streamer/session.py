@@ -18,7 +18,7 @@ import numpy as np
 from streamer.activity import Activity, Mode
 from streamer.config import SessionConfig
 from streamer.dispatch import Dispatcher
-from streamer.errors import LivemimicError, SignalingError, WorkerLost
+from streamer.errors import Conflict, LivemimicError, WorkerLost
 from streamer.event_hub import EventHub
 from streamer.feed import Feed
 from streamer.media import MediaUnit, draw_barcode
@@ -108,7 +108,9 @@ class Session:
         peer = self.peer
         try:
             return await peer.answer(sdp, type_)
-        except SignalingError:
+        except Conflict:
+            raise
+        except BaseException:
             self.peer = None
             await peer.close()
             raise
@@ -231,8 +233,6 @@ class Session:
             next_s += REPORT_S
             await asyncio.sleep(next_s - time.monotonic())
             now_s = time.monotonic()
-            if self.events.num_listeners:
-                self.touch()
             if self.connected:
                 self.events.emit(self.stats_event())
                 self._count_frames()

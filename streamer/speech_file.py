@@ -37,8 +37,8 @@ def decode_speech(file: BinaryIO, max_s: float = MAX_SPEECH_S) -> np.ndarray:
     except (av.FFmpegError, ValueError) as error:
         raise BadInput(
             "speech_not_audio",
-            f"the file cannot be decoded as audio ({error})",
-            "send WAV, MP3, FLAC, Ogg, M4A or WebM",
+            f"the file cannot be decoded as audio ({error.strerror if isinstance(error, av.FFmpegError) else error})",
+            "send a whole WAV, MP3, FLAC, Ogg, M4A or WebM file",
         ) from error
 
 
@@ -52,11 +52,16 @@ def _decode(container: av.container.InputContainer, max_s: float) -> np.ndarray:
     resampler = AudioResampler(format="s16", layout="mono", rate=MEDIA_RATE)
     pieces: list[np.ndarray] = []
     num_samples = 0
-    for frame in container.decode(stream):
-        num_samples += _collect(resampler.resample(frame), pieces)
-        # The declared duration may lie; the limit bounds memory whatever the header says.
-        if num_samples > max_s * MEDIA_RATE:
-            raise _too_long(num_samples / MEDIA_RATE, max_s)
+    try:
+        for frame in container.decode(stream):
+            num_samples += _collect(resampler.resample(frame), pieces)
+            # The declared duration may lie; the limit bounds memory whatever the header says.
+            if num_samples > max_s * MEDIA_RATE:
+                raise _too_long(num_samples / MEDIA_RATE, max_s)
+    except av.FFmpegError as error:
+        if num_samples == 0:
+            raise
+        raise _truncated(f"cannot be decoded beyond {num_samples / MEDIA_RATE:.1f} s ({error.strerror})") from error
     num_samples += _collect(resampler.resample(None), pieces)
     decoded_s = num_samples / MEDIA_RATE
     if num_samples == 0:

@@ -21,7 +21,7 @@ from streamer.tidy import DELAY_S  # noqa: E402
 from tests.streamer.live import Client, LiveServer, serving  # noqa: E402
 
 SERIES = ("open_descriptors", "threads", "asyncio_tasks", "resident_bytes")
-MAX_GROWTH = {"open_descriptors": 2, "threads": 2, "asyncio_tasks": 2, "resident_bytes": 15 << 20}
+MAX_GROWTH = {"open_descriptors": 2, "threads": 2, "asyncio_tasks": 2, "resident_bytes": 5 << 20}
 TIDY_S = DELAY_S + 0.5  # the server gives memory back this long after a session has ended
 WARM_UP = 10  # sessions before the reference is taken: codecs, pools and caches are filled by the first ones
 

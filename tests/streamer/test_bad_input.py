@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -82,6 +83,16 @@ def test_error_shape(server: LiveServer, method: str, path: str, body: dict[str,
     assert code_of(response) == code
 
 
+def test_the_interface_describes_itself(server: LiveServer) -> None:
+    """/openapi.json names every path of the API, and what an upload looks like."""
+    described = httpx.get(f"{server.url}/openapi.json").json()
+    assert described["info"]["title"] == "livemimic"
+    session = "/v1/sessions/{session_id}"
+    paths = {"/v1/sessions", session, f"{session}/offer", f"{session}/interrupt", f"{session}/speak", "/v1/portraits"}
+    assert paths | {"/healthz", "/readyz", "/metrics"} <= set(described["paths"])
+    assert "multipart/form-data" in described["paths"][f"{session}/speak"]["post"]["requestBody"]["content"]
+
+
 def test_json_that_is_none(server: LiveServer) -> None:
     """A body that does not parse is the client's fault, not a 500."""
     response = httpx.post(f"{server.url}/v1/sessions", content=b"{oops", headers={"Content-Type": "application/json"})
@@ -118,8 +129,11 @@ async def test_tokens_are_checked(client: Client, bystander: Client) -> None:
     """Without a token, with a wrong one and with another session's one nothing can be read or done."""
     for token in (None, "wrong", bystander.session["token"]):
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/interrupt")):
-            response = await client.http.request(method, client.path + path, headers=headers)
+        for method, path, body in (
+            ("GET", "", {}), ("DELETE", "", {}), ("POST", "/interrupt", {}), ("POST", "/offer", {"json": {"sdp": "v=0", "type": "offer"}}),
+            ("POST", "/speak", {"files": {"file": ("a.wav", b"x")}}),
+        ):  # fmt: skip
+            response = await client.http.request(method, client.path + path, headers=headers, **body)
             assert response.status_code == 401
             assert code_of(response) in ("token_missing", "token_wrong")
             assert response.headers["www-authenticate"] == "Bearer"
@@ -133,7 +147,13 @@ async def test_tokens_are_checked(client: Client, bystander: Client) -> None:
 
 async def test_bad_offers_then_a_good_one_then_a_second(client: Client, bystander: Client) -> None:
     """Garbage is refused and costs nothing: a proper offer still works; after it no other one does."""
-    for sdp in ("", "garbage", "v=0", SDP_HEAD, SDP_HEAD + "m=video 9 UDP/TLS/RTP/SAVPF 96\r\n", "\x00" * 1000):
+    media = (
+        "m=video 9 UDP/TLS/RTP/SAVPF 96\r\n",
+        "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n",
+        "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=fmtp:111 minptime=10\r\n",  # parameters of a codec that is not there
+        "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n",
+    )
+    for sdp in ("", "garbage", "v=0", "\x00" * 1000, SDP_HEAD, *(SDP_HEAD + lines for lines in media)):
         response = await client.http.post(f"{client.path}/offer", json={"sdp": sdp, "type": "offer"}, headers=client.headers)
         assert response.status_code == 400, sdp
         code_of(response)
@@ -147,6 +167,14 @@ async def test_bad_offers_then_a_good_one_then_a_second(client: Client, bystande
     response = await client.http.post(f"{client.path}/offer", json=second, headers=client.headers)
     assert response.status_code == 409
     code_of(response)
+
+
+async def test_two_offers_at_once(client: Client, bystander: Client) -> None:
+    """One is answered, the other one is told that it is the second."""
+    offer = await client.make_offer()
+    answers = await asyncio.gather(*(client.http.post(f"{client.path}/offer", json=offer, headers=client.headers) for _ in range(2)))
+    assert sorted(answer.status_code for answer in answers) == [200, 409]
+    assert code_of(next(answer for answer in answers if answer.status_code == 409)) == "already_answered"
 
 
 def test_two_gigabytes_with_a_declared_length(server: LiveServer) -> None:
@@ -200,6 +228,17 @@ def video_only() -> bytes:
     return data.getvalue()
 
 
+def flac(seconds: float) -> bytes:
+    data = io.BytesIO()
+    with av.open(data, "w", format="flac") as container:
+        stream = container.add_stream("flac", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(voice_like(seconds, 16_000)[None], format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return data.getvalue()
+
+
 def too_long() -> bytes:
     data = io.BytesIO()
     with av.open(data, "w", format="flac") as container:
@@ -222,6 +261,7 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile:///etc/passwd\n#
         pytest.param(b"hello, I am a text file" * 99, "speech_not_audio", id="text"),
         pytest.param(os.urandom(50_000), "speech_not_audio", id="noise"),
         pytest.param(wav(voice_like(2.0, 16_000), 16_000)[:9_000], "speech_truncated", id="truncated wav"),
+        pytest.param(flac(3.0)[: len(flac(3.0)) // 2], "speech_truncated", id="truncated flac"),
         pytest.param(wav(np.zeros(0, dtype=np.int16), 16_000), "speech_empty", id="header alone"),
         pytest.param(video_only(), "speech_no_audio", id="silent film"),
         pytest.param(too_long(), "speech_too_long", id="ten minutes and more"),
@@ -247,14 +287,15 @@ async def test_bad_messages_on_the_websocket(client: Client, bystander: Client) 
     async with client.events() as events:
         await events.send(b"\x00\x00")
         assert await events.error_code() == "pcm_without_start"
-        await events.send({"type": "start", "sample_rate": 44100})
-        assert await events.error_code() == "bad_sample_rate"
-        await events.send({"type": "start", "sample_rate": 16000})
+        for rate in (44100, 0, "16000", [16000], None, True):
+            await events.send({"type": "start", "sample_rate": rate})
+            assert await events.error_code() == "bad_sample_rate"
+        await events.send({"type": "start", "sample_rate": 16000.0})
         await events.send(b"\x00\x00\x00")
         assert await events.error_code() == "odd_pcm_length"
         await events.send({"type": "dance"})
         assert await events.error_code() == "unknown_message"
-        for text in ("{oops", "[1]", '"start"', "null"):
+        for text in ("{oops", "[1]", '"start"', "null", "[" * 100_000):
             await events.socket.send(text)
             assert await events.error_code() in ("bad_json", "unknown_message")
         await events.send(voice_like(0.1, 16_000).tobytes())
@@ -263,20 +304,48 @@ async def test_bad_messages_on_the_websocket(client: Client, bystander: Client) 
     assert (await client.status())["session_id"] == client.session["session_id"]
 
 
+def deaf_socket(client: Client) -> socket.socket:
+    """A WebSocket of the session whose receive buffer is small and which nobody reads."""
+    parts = urlsplit(client.url)
+    deaf = socket.create_connection((parts.hostname, parts.port), timeout=2.0)
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    deaf.sendall(
+        f"GET {client.path}/events?token={client.session['token']} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+    )
+    return deaf
+
+
 async def test_a_client_that_never_reads(client: Client, bystander: Client, server: LiveServer) -> None:
     """Its events are dropped, the server's memory and the other sessions do not notice."""
-    parts = urlsplit(server.url)
     before = resident_bytes(server.process.pid)
-    with socket.create_connection((parts.hostname, parts.port)) as deaf:
-        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        deaf.sendall(
-            f"GET {client.path}/events?token={client.session['token']} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
-        )
+    with deaf_socket(client):
         for _ in range(300):
             await client.interrupt()
     assert resident_bytes(server.process.pid) - before < 20 << 20
     assert await asyncio.to_thread(server.metric, "livemimic_sessions") == 2
+
+
+async def test_a_client_that_floods_and_never_reads(client: Client, bystander: Client, server: LiveServer) -> None:
+    """20,000 messages that are answered each: the other session's pictures go on coming between them."""
+    nonsense = b"\x81\x82\x00\x00\x00\x00{]"  # a masked text frame, mask 0
+    before = resident_bytes(server.process.pid)
+    with deaf_socket(client) as deaf, contextlib.suppress(TimeoutError):
+        await asyncio.to_thread(deaf.sendall, nonsense * 20_000)
+        await asyncio.sleep(0.3)
+    assert resident_bytes(server.process.pid) - before < 20 << 20
+    assert await asyncio.to_thread(server.metric, "livemimic_sessions") == 2
+
+
+async def test_a_message_beyond_all_limits(client: Client, bystander: Client) -> None:
+    """The WebSocket is closed with 1009, the session goes on."""
+    async with client.events() as events:
+        await events.send({"type": "start", "sample_rate": 16000})
+        with contextlib.suppress(websockets.ConnectionClosed):
+            await events.send(bytes(3 << 20))
+        await events.socket.wait_closed()
+        assert events.socket.close_code == 1009
+    assert (await client.status())["session_id"] == client.session["session_id"]
 
 
 async def test_session_survives_its_websocket(client: Client, bystander: Client) -> None:

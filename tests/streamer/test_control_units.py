@@ -258,9 +258,10 @@ def test_speech_file_is_mixed_to_48_khz_mono() -> None:
 def test_options_become_the_configuration() -> None:
     """Every option of serve lands where it belongs."""
     words = "serve --host 0.0.0.0 --port 0 --max-sessions 3 --mic-slack-ms 60 --cors-origin a --cors-origin b --steps 2"
-    config = serve_config(build_parser().parse_args(words.split()))
+    config = serve_config(build_parser().parse_args([*words.split(), "--ice-server", "stun:a:1", "--ice-server", "turn:b:2"]))
     assert (config.host, config.port, config.max_sessions, config.cors_origins) == ("0.0.0.0", 0, 3, ("a", "b"))
     assert config.session.mic_slack_ms == 60
+    assert config.session.ice_servers == ("stun:a:1", "turn:b:2")
     assert config.worker.options["steps"] == 2
 
 

@@ -8,6 +8,7 @@ import time
 import wave
 from collections.abc import AsyncIterator
 
+import httpx
 import numpy as np
 import pytest
 import pytest_asyncio
@@ -143,6 +144,26 @@ async def test_speak_plays_a_file(agent: Client) -> None:
     sent_s = time.monotonic()
     await asyncio.sleep(0.8)
     assert first_at(agent.seen.peak, LOUD, sent_s) - sent_s < 0.6
+
+
+async def test_a_file_that_is_interrupted_on_its_way_is_not_spoken(agent: Client) -> None:
+    """Whoever pressed stop while it was uploaded does not hear it afterwards."""
+    await agent.connect()
+    await agent.until_frames(5)
+    request = httpx.Request("POST", agent.url, files={"file": ("hello.wav", wav(voice_like(0.5, 16_000), 16_000))})
+    body = request.read()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield body[:1000]
+        await agent.interrupt()
+        yield body[1000:]
+
+    headers = agent.headers | {"Content-Type": request.headers["Content-Type"]}
+    async with httpx.AsyncClient() as uploader:
+        response = await uploader.post(f"{agent.url}{agent.path}/speak", content=slowly(), headers=headers)
+    assert (response.status_code, response.json()) == (202, {"duration_s": 0.0})
+    await asyncio.sleep(0.6)
+    assert max(value for _, value in agent.seen.peak) < LOUD
 
 
 async def test_stats_come_twice_a_second(mirror: Client, server: LiveServer) -> None:

@@ -11,7 +11,7 @@ import threading
 import av
 import numpy as np
 import pytest
-from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack
 from aiortc.rtp import RtcpPsfbPacket, RtcpSrPacket
 
@@ -34,7 +34,7 @@ def unit(index: int, with_frame: bool = True) -> MediaUnit:
 class Client:
     """A browser-like aiortc peer that receives both tracks and may speak."""
 
-    def __init__(self, *, speaks: bool = False, codec: str | None = None) -> None:
+    def __init__(self, *, speaks: bool = False, codec: str | None = None, kinds: tuple[str, ...] = ("audio", "video")) -> None:
         self.connection = RTCPeerConnection()
         self.frames: list[av.VideoFrame] = []
         self.sound: list[av.AudioFrame] = []
@@ -42,10 +42,10 @@ class Client:
         self._tasks: list[asyncio.Task[None]] = []
         if speaks:
             self.connection.addTrack(AudioStreamTrack())
-        else:
+        elif "audio" in kinds:
             self.connection.addTransceiver("audio", direction="recvonly")
-        video = self.connection.addTransceiver("video", direction="recvonly")
-        if codec:
+        video = self.connection.addTransceiver("video", direction="recvonly") if "video" in kinds else None
+        if video and codec:
             video.setCodecPreferences([c for c in RTCRtpReceiver.getCapabilities("video").codecs if c.mimeType == codec])
 
     def _collect(self, track) -> None:  # type: ignore[no-untyped-def]
@@ -94,6 +94,17 @@ async def test_pictures_and_sound_arrive(codec: str | None, name: str) -> None:
     assert client.frames[-1].width == 256
     loud = np.concatenate([f.to_ndarray().reshape(-1) for f in client.sound[5:]])
     assert np.abs(loud).max() > 4000
+    await client.close()
+    await peer.close()
+
+
+@pytest.mark.parametrize("kind", ["audio", "video"])
+async def test_half_an_offer_gets_that_half(kind: str) -> None:
+    """A screen without loudspeakers asks for the picture alone, a telephone for the sound."""
+    peer, client = make_peer(), Client(kinds=(kind,))
+    await client.connect(peer)
+    await play(peer, 15)
+    assert (len(client.frames) > 8, len(client.sound) > 8) == (kind == "video", kind == "audio")
     await client.close()
     await peer.close()
 
@@ -158,6 +169,49 @@ async def test_bad_offers_are_refused_and_a_second_one_conflicts() -> None:
         await peer.answer(client.connection.localDescription.sdp, "offer")
     await client.close()
     await peer.close()
+
+
+async def test_no_server_is_asked_for_candidates_unless_one_is_named() -> None:
+    """The library's default would ask a public STUN server, and wait for it."""
+    peer, client = make_peer(ice_servers=[]), RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    client.addTransceiver("video", direction="recvonly")
+    await client.setLocalDescription(await client.createOffer())
+    async with asyncio.timeout(1.0):
+        answer, _ = await peer.answer(client.localDescription.sdp, "offer")
+    candidates = [line for line in answer.splitlines() if line.startswith("a=candidate:")]
+    assert candidates and all(" typ host" in line for line in candidates)
+    await client.close()
+    await peer.close()
+
+
+async def test_damaged_offers_are_answered_or_refused_and_leave_nothing_open() -> None:
+    """A browser's offer with lines missing, cut and mixed up: never another error than SignalingError, never an open socket."""
+    browser = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    browser.addTrack(AudioStreamTrack())
+    browser.addTransceiver("video", direction="recvonly")
+    browser.createDataChannel("chat")
+    await browser.setLocalDescription(await browser.createOffer())
+    lines = browser.localDescription.sdp.split("\r\n")
+    await browser.close()
+    random = np.random.default_rng(5)
+    answered = 0
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(60):
+        damaged = list(lines)
+        for _ in range(random.integers(1, 4)):
+            at = int(random.integers(len(damaged)))
+            half, other = damaged[at][: len(damaged[at]) // 2], str(random.choice(lines))
+            damaged[at : at + 1] = ([], [half], [damaged[at], other])[random.integers(3)]
+        peer = make_peer()
+        try:
+            await peer.answer("\r\n".join(damaged), "offer")
+            answered += 1
+        except SignalingError as error:
+            assert error.code in ("bad_sdp", "sdp_without_media")
+        finally:
+            await peer.close()
+    assert 0 < answered < 60
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
 
 
 async def test_microphone_arrives_with_its_sample_index() -> None:

@@ -68,7 +68,7 @@ def bad_inputs(folder: Path) -> dict[str, list[str]]:
         "": ["--audio", str(folder / "cut.wav")], "no audio stream": ["--audio", str(folder / "silent.mp4")],
         "does not exist": ["--audio", str(folder / "none.wav")], "neither a built-in": [*picture, "nobody"],
         "1x1": [*picture, str(folder / "tiny.png")], "face": [*picture, str(folder / "wall.png")],
-        "not available": [*audio, "--task", "t2v"],
+        "not available": [*audio, "--task", "t2v"], "belongs to task lipsync": [*audio, "--video", str(folder / "silent.mp4")],
     }  # fmt: skip
 
 
