@@ -36,7 +36,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-test system  ## committed results: tests/benchmarks/results
-	@$(BIN)/livemimic bench
+	@$(BIN)/livemimic bench --json tests/benchmarks/results/bench.json
 	$(BIN)/python tests/benchmarks/live.py $(ARGS)
 
 doctor: $(VENV)/.installed-serve

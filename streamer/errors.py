@@ -43,11 +43,15 @@ class WorkerLost(LivemimicError):
     status = 503
 
 
-class SessionFull(LivemimicError):
-    """No room for another session; try again after `retry_after_s`."""
+class Busy(LivemimicError):
+    """Too much to do at the moment; try again after `retry_after_s`."""
 
     status = 503
 
     def __init__(self, code: str, message: str, hint: str = "", *, retry_after_s: float = 5.0) -> None:
         super().__init__(code, message, hint)
         self.retry_after_s = retry_after_s
+
+
+class SessionFull(Busy):
+    """No room for another session."""

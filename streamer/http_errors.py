@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from model.errors import ModelError
-from streamer.errors import LivemimicError, SessionFull
+from streamer.errors import Busy, LivemimicError
 from streamer.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def error_response(status: int, code: str, message: str, hint: str, headers: dic
 
 def livemimic_response(error: LivemimicError) -> JSONResponse:
     headers: dict[str, str] = {}
-    if isinstance(error, SessionFull):
+    if isinstance(error, Busy):
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"

@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from streamer.errors import Conflict, NotFound
+from streamer.errors import Busy, Conflict, NotFound
 
 MAX_UPLOADS = 64
+MAX_WAITING = 8  # pictures that are being examined or wait for it: each may be 10 MB
 MAX_PORTRAIT_BYTES = 10 * 1024 * 1024
 CUSTOM = "custom"  # the portrait of `--portrait FILE`
 
@@ -44,6 +45,7 @@ class PortraitStore:
         self._examine = examine
         self._cache: dict[str, Portrait] = {}
         self._uploads: dict[str, Portrait] = {}
+        self._num_waiting = 0
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="portraits")
 
     @classmethod
@@ -90,7 +92,13 @@ class PortraitStore:
 
     async def add(self, data: bytes) -> tuple[str, Report]:
         """Prepares an uploaded picture; returns its name and the report."""
-        portrait, report = await self._run(partial(self._examined, data))
+        if self._num_waiting >= MAX_WAITING:
+            raise Busy("portraits_busy", "too many pictures are being examined", "try again in a moment")
+        self._num_waiting += 1
+        try:
+            portrait, report = await self._run(partial(self._examined, data))
+        finally:
+            self._num_waiting -= 1
         name = f"upload-{secrets.token_hex(12)}"
         self._uploads[name] = portrait
         while len(self._uploads) > MAX_UPLOADS:

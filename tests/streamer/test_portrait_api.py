@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import struct
 import zlib
@@ -16,7 +17,7 @@ from PIL import Image
 from model.portraits import builtin_portraits
 from streamer.api import create_app
 from streamer.config import ServeConfig
-from streamer.portrait_store import PortraitStore
+from streamer.portrait_store import MAX_WAITING, PortraitStore
 from streamer.runtime import Runtime
 
 
@@ -79,3 +80,14 @@ async def test_a_good_picture_comes_back_framed_with_a_report(http: httpx.AsyncC
     assert 300 < left + width / 2 < 812 and 150 < top + height / 2 < 662
     picture = await http.get(body["url"])
     assert Image.open(io.BytesIO(picture.content)).size == (256, 256)
+
+
+async def test_a_flood_of_pictures_is_asked_to_come_back(http: httpx.AsyncClient) -> None:
+    """Beyond a few waiting pictures the answer is 503 with Retry-After; those that wait are examined all the same."""
+    good = next(iter(builtin_portraits().values())).read_bytes()
+    posts = [http.post("/v1/portraits", files={"file": ("a.png", good)}) for _ in range(MAX_WAITING + 3)]
+    answers = await asyncio.gather(*posts)
+    statuses = sorted(answer.status_code for answer in answers)
+    assert statuses == [201] * MAX_WAITING + [503] * 3
+    refused = next(answer for answer in answers if answer.status_code == 503)
+    assert refused.json()["error"]["code"] == "portraits_busy" and int(refused.headers["Retry-After"]) > 0
