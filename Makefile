@@ -37,7 +37,7 @@ lint: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test system  ## committed results: tests/benchmarks/results
 	@$(BIN)/livemimic bench --json tests/benchmarks/results/bench.json
-	$(BIN)/python tests/benchmarks/live.py $(ARGS)
+	$(BIN)/python tests/benchmarks/live.py --json tests/benchmarks/results/live.json $(ARGS)
 
 doctor: $(VENV)/.installed-serve
 	@exec $(BIN)/livemimic doctor $(ARGS)

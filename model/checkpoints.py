@@ -17,14 +17,14 @@ from model.config import PRESENTER_DIT, PRESENTER_VAE
 from model.dit import DiT
 from model.errors import CheckpointError
 from model.text import StyleEncoder
-from model.vae import PatchVAE
+from model.vae import ReferenceVAE
 
 PRESENTER_FILE = Path(__file__).parent / "weights" / "presenter.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
 class PresenterParts:
-    vae: PatchVAE
+    vae: ReferenceVAE
     dit: DiT
     text: StyleEncoder
     audio: AudioEncoder
@@ -52,7 +52,7 @@ def load_presenter(path: Path = PRESENTER_FILE) -> PresenterParts:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError("weights_unreadable", f"{path}: {error}", "The file is damaged: fetch it again.") from error
-    parts = PresenterParts(PatchVAE(PRESENTER_VAE), DiT(PRESENTER_DIT), StyleEncoder(PRESENTER_DIT.text_dim), AudioEncoder())
+    parts = PresenterParts(ReferenceVAE(PRESENTER_VAE), DiT(PRESENTER_DIT), StyleEncoder(PRESENTER_DIT.text_dim), AudioEncoder())
     expected = {f"{prefix}.{name}": v.shape for prefix, m in parts.modules().items() for name, v in m.state_dict().items()}
     for name in sorted(expected.keys() ^ tensors.keys()):
         what = "is missing" if name in expected else "is not known"

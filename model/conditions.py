@@ -25,6 +25,6 @@ def audio_tokens(features_BSC: Tensor, num_latents: int) -> Tensor:
     return features_BSC[:, :needed].unfold(1, length, STEPS_PER_LATENT).transpose(2, 3)
 
 
-def image_tokens(reference_BCHW: Tensor) -> Tensor:
-    """The reference latent as four coarse tokens [B, 4, C]: left and right, upper and lower half."""
-    return F.adaptive_avg_pool2d(reference_BCHW, 2).flatten(2).transpose(1, 2)
+def image_tokens(coarse_BCHW: Tensor) -> Tensor:
+    """The reference's coarse features as 4x4 tokens [B, 16, C], row by row."""
+    return F.adaptive_avg_pool2d(coarse_BCHW, 4).flatten(2).transpose(1, 2)

@@ -23,17 +23,17 @@ class DiTConfig:
     freq_dim: int  # width of the sinusoidal timestep embedding
     text_dim: int
     image_dim: int
+    image_tokens: int
     audio_dim: int
     audio_tokens: int  # a latent frame
     control_dim: int  # explicit motion controls a latent frame; 0 = the variant has none
-    motion_channels: int  # of the portrait's paint and motion (model/motion.py); 0 = the variant has none
-    mean_codes: int  # numbers a latent frame that the learned mean motions are mixed by; 0 = the variant has none
+    mean_codes: int  # numbers a latent frame that the learned mean latents are mixed by; 0 = the variant has none
     grid: int  # latent pixels a side, of pictures that are always framed alike; 0 = any size, no learned positions
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
         if self.mean_codes and not self.grid:
-            raise ValueError("learned mean changes need a fixed grid")
+            raise ValueError("learned mean latents need a fixed grid")
         if self.dim % self.num_heads or (self.dim // self.num_heads) % 2:
             raise ValueError(f"dim {self.dim} must split into {self.num_heads} heads of even width")
 
@@ -42,22 +42,18 @@ class DiTConfig:
         return self.latent_channels + self.mask_channels + self.latent_channels
 
     @property
-    def out_channels(self) -> int:
-        return self.latent_channels + self.motion_channels
-
-    @property
     def head_dim(self) -> int:
         return self.dim // self.num_heads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VAEConfig:
-    """Patch autoencoder of the embedded preset: `frame_channels` a video frame, `time_stride` frames a latent frame."""
+    """Reference autoencoder of the embedded preset: `frame_channels` a video frame, `time_stride` frames a latent frame."""
 
-    patch: int
+    patch: int  # picture pixels a latent pixel, a side
     time_stride: int
     frame_channels: int
-    width: int  # channels of the correction at latent resolution
+    widths: tuple[int, int, int]  # channels at 1/4, 1/8 and 1/16 of the picture's size
 
     @property
     def latent_channels(self) -> int:
@@ -74,11 +70,11 @@ class WindowConfig:
     context_sigma: float  # noise the context is given, as in training
 
 
-PRESENTER_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=64, width=128)
+PRESENTER_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=8, widths=(24, 40, 64))
 PRESENTER_DIT = DiTConfig(
-    latent_channels=PRESENTER_VAE.latent_channels, mask_channels=4, dim=256, ffn_dim=1024, num_heads=4, num_layers=6, patch=2,
-    freq_dim=128, text_dim=64, image_dim=PRESENTER_VAE.latent_channels, audio_dim=192, audio_tokens=12, control_dim=4 * 10,
-    motion_channels=4 * (2 * 2**2 + 3 * 4**2), mean_codes=64, grid=16,
+    latent_channels=PRESENTER_VAE.latent_channels, mask_channels=4, dim=256, ffn_dim=1024, num_heads=4, num_layers=6, patch=4,
+    freq_dim=128, text_dim=64, image_dim=PRESENTER_VAE.widths[2], image_tokens=16, audio_dim=192, audio_tokens=12, control_dim=4 * 10,
+    mean_codes=64, grid=16,
 )  # fmt: skip
 PRESENTER_WINDOW = WindowConfig(context=2, new=1, sigmas=(1.0,), context_sigma=0.02)
 

@@ -85,14 +85,19 @@ class CoupledCrossAttention(nn.Module):
 
     def forward(self, x_BND: Tensor, text_BLD: Tensor, image_BLD: Tensor, audio_BTLD: Tensor) -> Tensor:
         q = self.norm_q(self.q(x_BND))
-        out = _attend(q, self.norm_k(self.k(text_BLD)), self.v(text_BLD), self.num_heads)
-        out = out + _attend(q, self.norm_k_img(self.k_img(image_BLD)), self.v_img(image_BLD), self.num_heads)
+        out = self._attend_all(q, self.norm_k(self.k(text_BLD)), self.v(text_BLD))
+        out = out + self._attend_all(q, self.norm_k_img(self.k_img(image_BLD)), self.v_img(image_BLD))
         batch, frames = audio_BTLD.shape[:2]
         audio = audio_BTLD.flatten(0, 1)
         per_frame = _attend(
             q.reshape(batch * frames, -1, q.shape[-1]), self.norm_k_audio(self.k_audio(audio)), self.v_audio(audio), self.num_heads
         )
         return self.o(out + per_frame.view_as(q))
+
+    def _attend_all(self, q_BND: Tensor, *kv_bLD: Tensor) -> Tensor:
+        """Training batches the frames of a sequence: what they share is projected once for all of them."""
+        k, v = (t.repeat_interleave(len(q_BND) // len(t), dim=0) for t in kv_bLD)
+        return _attend(q_BND, k, v, self.num_heads)
 
 
 class Block(nn.Module):
@@ -123,7 +128,7 @@ class Head(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.eps = config.eps
-        self.head = nn.Linear(config.dim, config.patch**2 * config.out_channels)
+        self.head = nn.Linear(config.dim, config.patch**2 * config.latent_channels)
         self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / math.sqrt(config.dim))
 
     def forward(self, x_BND: Tensor, e_BTD: Tensor) -> Tensor:
@@ -132,11 +137,11 @@ class Head(nn.Module):
         return self.head(_layer_norm(x_BND, self.eps) * (1 + m[1]) + m[0])
 
 
-class MeanMotion(nn.Module):
-    """What is done to the portrait of an average person: learned maps of paint and motion, mixed by a code of the controls and the sound.
+class MeanLatent(nn.Module):
+    """What the latents of an average person do: learned maps, mixed by a code of the controls and the sound.
 
-    On portraits that are framed alike a head that turns or a jaw that drops looks much alike, so this small part learns most of the
-    motion within minutes; the transformer is told the code too, and adds what depends on the person.
+    Latents are told relative to a portrait, and portraits are framed alike, so a head that turns or a jaw that drops looks much alike
+    in them. This small part learns that within minutes; the transformer is told the code too, and adds what depends on the person.
     """
 
     # Adam moves a weight by about the learning rate a step: at gain 1 the maps would need thousands of steps to open a mouth.
@@ -149,15 +154,15 @@ class MeanMotion(nn.Module):
         self.code = nn.Sequential(
             nn.Linear(width, config.dim), nn.GELU(approximate="tanh"), nn.Linear(config.dim, config.mean_codes)
         )
-        self.maps = nn.Parameter(torch.zeros(config.mean_codes, config.motion_channels, config.grid, config.grid))
+        self.maps = nn.Parameter(torch.zeros(config.mean_codes, config.latent_channels, config.grid, config.grid))
         self.embed = nn.Linear(config.mean_codes, config.dim)
         nn.init.zeros_(self.embed.weight)
         nn.init.zeros_(self.embed.bias)
 
     def forward(self, audio_BTLC: Tensor, control_BTC: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean motion [B, T, motion_channels, grid, grid] and the code as the transformer is told it [B, T, D]."""
+        """The mean change [B, T, C, grid, grid] and the code as the transformer is told it [B, T, D]."""
         code = self.code(torch.cat((self.hear(audio_BTLC).flatten(2), control_BTC), dim=-1))
-        return torch.einsum("btk,kmhw->btmhw", code * self.GAIN, self.maps.to(code.dtype)), self.embed(code)
+        return torch.einsum("btk,kchw->btchw", code * self.GAIN, self.maps.to(code.dtype)), self.embed(code)
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
@@ -169,9 +174,9 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
 
 
 class DiT(nn.Module):
-    """Returns, for every latent pixel, what to add to the masked-video latent and how the portrait moves; see `model/motion.py`.
+    """Returns, for every latent pixel, what to add to the masked-video latent to make it clean.
 
-    With an untrained head both are zero: the reference itself, sharp and still; training only adds what moves.
+    With an untrained head that is nothing: the reference itself, sharp and still; training only adds what moves.
     """
 
     def __init__(self, config: DiTConfig) -> None:
@@ -184,6 +189,7 @@ class DiT(nn.Module):
         self.text_embedding = nn.Sequential(nn.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim))
         self.img_emb = nn.Sequential(nn.LayerNorm(config.image_dim), nn.Linear(config.image_dim, dim), nn.LayerNorm(dim))
         self.audio_embedding = nn.Sequential(nn.Linear(config.audio_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim))
+        self.image_position = nn.Parameter(torch.randn(config.image_tokens, dim) * 0.02)
         self.audio_position = nn.Parameter(torch.randn(config.audio_tokens, dim) * 0.02)
         self.control_embedding = nn.Sequential(nn.Linear(config.control_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
@@ -191,7 +197,7 @@ class DiT(nn.Module):
         if config.grid:
             self.position_embedding = nn.Parameter(torch.zeros((config.grid // config.patch) ** 2, config.dim))
         if config.mean_codes:
-            self.mean_motion = MeanMotion(config)
+            self.mean_latent = MeanLatent(config)
         nn.init.zeros_(self.head.head.weight)
         nn.init.zeros_(self.head.head.bias)
         self._rope_tables: dict[tuple[int, int, int], Tensor] = {}
@@ -201,10 +207,11 @@ class DiT(nn.Module):
         text_BLC: Tensor, image_BLC: Tensor, audio_BTLC: Tensor, control_BTC: Tensor,
         context: ContextFn = own_frames_only, context_frames: int = 0,
     ) -> Tensor:  # fmt: skip
-        """Correction and motion [B, T, C + M, h, w].
+        """What to add to y [B, T, C, h, w].
 
         t is the noise level of each frame in 0..1, mask 1 = known, y the masked-video latent. `context` adds the keys and values
         of `context_frames` earlier frames; positions are local to the window (context first), so they never grow with time.
+        Text and image may be given once for several consecutive rows of the batch.
         """
         config = self.config
         batch, frames, _, height, width = x_BTCHW.shape
@@ -216,21 +223,19 @@ class DiT(nn.Module):
         e_BTD = self.time_embedding(timestep_embedding(t_BT * 1000.0, config.freq_dim).to(x_BND.dtype))
         e_BTD = e_BTD + self.control_embedding(control_BTC)
         if config.mean_codes:
-            mean, told = self.mean_motion(audio_BTLC, control_BTC)
+            mean, told = self.mean_latent(audio_BTLC, control_BTC)
             e_BTD = e_BTD + told
         e_BT6D = self.time_projection(e_BTD).unflatten(-1, (6, -1))
         audio = self.audio_embedding(audio_BTLC) + self.audio_position.to(audio_BTLC.dtype)
-        conditions = (self.text_embedding(text_BLC), self.img_emb(image_BLC), audio)
+        image = self.img_emb(image_BLC) + self.image_position.to(image_BLC.dtype)
+        conditions = (self.text_embedding(text_BLC), image, audio)
         table = self._rope_table(context_frames + frames, rows, columns, x_BND.device)
         ropes = (table[context_frames * rows * columns :], table)
         for layer, block in enumerate(self.blocks):
             x_BND = block(x_BND, e_BT6D, conditions, layer, context, ropes)
-        out = self.head(x_BND, e_BTD).view(batch, frames, rows, columns, config.patch, config.patch, config.out_channels)
-        out = out.permute(0, 1, 6, 2, 4, 3, 5).reshape(batch, frames, config.out_channels, height, width)
-        if config.mean_codes:
-            correction, motion = out.split((config.latent_channels, config.motion_channels), dim=2)
-            out = torch.cat((correction, motion + mean), dim=2)
-        return out
+        out = self.head(x_BND, e_BTD).view(batch, frames, rows, columns, config.patch, config.patch, config.latent_channels)
+        out = out.permute(0, 1, 6, 2, 4, 3, 5).reshape(batch, frames, config.latent_channels, height, width)
+        return out + mean if config.mean_codes else out
 
     def _rope_table(self, frames: int, rows: int, columns: int, device: torch.device) -> Tensor:
         key = (frames, rows, columns)

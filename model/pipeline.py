@@ -18,9 +18,11 @@ from model.checkpoints import PRESENTER_FILE, PresenterParts, load_presenter
 from model.conditions import STEPS_BEFORE
 from model.config import PRESENTER_WINDOW, WindowConfig
 from model.controls import ControllerState, next_controls
+from model.devices import choose_device, keep_freed_memory, working_dtype
 from model.errors import ConfigError
 from model.geometry import Geometry
 from model.sampler import shifted_sigmas
+from model.vae import Reference, compose
 from model.window import RollingWindow, WindowState
 from model.yuv import rgb_to_i420
 
@@ -45,10 +47,10 @@ class AvatarPipeline:
         self._audio = parts.audio.to(device)
         self._text = parts.text
         self._vae = parts.vae.to(device)
-        # Latents are scaled in float32; only the decoder's networks run in the working precision.
-        decoder = copy.deepcopy(parts.vae).to(device, dtype)
+        # Latents and pictures are float32; only the decoder's network runs in the working precision.
+        decoder = copy.deepcopy(parts.vae.decoder).to(device, dtype)
         self._decoder = decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._window = RollingWindow(parts.dit.to(device, dtype), self._vae, window)
+        self._window = RollingWindow(parts.dit.to(device, dtype), window)
         self._device, self._dtype = device, dtype
         self._past_samples = parts.audio.context_samples + STEPS_BEFORE * _STEP_SAMPLES
 
@@ -62,9 +64,10 @@ class AvatarPipeline:
         if preset != "presenter":
             raise ConfigError("unknown_preset", f"preset {preset!r} is not known", "Use --preset presenter.")
         chosen = choose_device(device)
-        dtype = torch.bfloat16 if chosen.type == "cuda" or _fast_bfloat16() else torch.float32
+        if chosen.type == "cpu":
+            keep_freed_memory()
         window = PRESENTER_WINDOW if steps is None else replace(PRESENTER_WINDOW, sigmas=tuple(shifted_sigmas(steps, 3.0)))
-        return cls(load_presenter(weights or PRESENTER_FILE), window, chosen, dtype)
+        return cls(load_presenter(weights or PRESENTER_FILE), window, chosen, working_dtype(chosen))
 
     @torch.inference_mode()
     def open(self, portrait: np.ndarray, *, seed: int = 0, prompt: str = "") -> AvatarState:
@@ -72,8 +75,10 @@ class AvatarPipeline:
         size = (self.geometry.height, self.geometry.width, 3)
         if portrait.shape != size or portrait.dtype != np.uint8:
             raise ValueError(f"portrait must be uint8 {size}, got {portrait.dtype} {portrait.shape}")
-        picture = torch.from_numpy(portrait).movedim(-1, 0).float() / 127.5 - 1.0
-        window = self._window.open(picture, self._text.encode(prompt)[0], seed)
+        picture = torch.from_numpy(portrait).movedim(-1, 0)[None].to(self._device, torch.float32) / 127.5 - 1.0
+        reference = self._vae.reference(picture)
+        anchor = self._vae.encode_still(reference)[0]
+        window = self._window.open(reference.to(self._dtype), anchor, self._text.encode(prompt)[0], seed)
         return AvatarState(window, ControllerState(seed), np.zeros(self._past_samples, dtype=np.int16))
 
     @torch.inference_mode()
@@ -93,7 +98,7 @@ class AvatarPipeline:
         motions = [next_controls(s.controller, self.geometry.chunk_frames, a) for s, a in zip(states, activity, strict=True)]
         controls = torch.from_numpy(np.stack([m.reshape(-1) for m, _ in motions]))
         latents, windows = self._window.advance([s.window for s in states], tokens, controls)
-        frames = self._decode(latents)
+        frames = self._decode(latents, Reference.cat([s.window.portrait for s in states]))
         end = self._past_samples + self.geometry.chunk_samples_16k
         after = [
             AvatarState(window, controller, past[end - self._past_samples : end])
@@ -101,24 +106,9 @@ class AvatarPipeline:
         ]
         return list(frames), after
 
-    def _decode(self, latents_BCHW: torch.Tensor) -> np.ndarray:
+    def _decode(self, latents_BCHW: torch.Tensor, portraits: Reference) -> np.ndarray:
         """uint8 [B, chunk_frames, H*3//2, W]."""
-        coefficients = self._vae.unstack(latents_BCHW.float()).to(self._dtype)
-        coefficients = coefficients.contiguous(memory_format=torch.channels_last)
-        pictures = rgb_to_i420(self._decoder.decode_frames(coefficients))
+        frames = self._vae.unstack(latents_BCHW.float()).to(self._dtype)
+        portrait = portraits.for_frames(self.geometry.chunk_frames)
+        pictures = rgb_to_i420(compose(portrait.picture, self._decoder(frames, portrait)))
         return pictures.unflatten(0, (len(latents_BCHW), -1)).cpu().numpy()
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` takes a GPU when torch sees one; an explicit `cuda` without one is an error, never a silent fallback."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise ConfigError("unknown_device", f"device {name!r} is not known", "Use auto, cpu or cuda.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("no_gpu", "torch sees no CUDA device", "Install a CUDA build of torch, or use --device cpu.")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
-
-
-def _fast_bfloat16() -> bool:
-    """Native bfloat16 multiply: twice as fast as float32; emulated, it would be slower."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

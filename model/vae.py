@@ -1,15 +1,23 @@
-"""The embedded preset's video autoencoder: a closed-form patch basis plus small learned corrections.
+"""The embedded preset's video autoencoder: what moved and what was uncovered, told relative to a reference picture.
 
-A frame becomes a 16x16 grid of `frame_channels` coefficients: the principal components of the data's own patches, corrected by a
-convolutional path whose last layer starts at zero, so training only ever improves a sharp picture. Four frames are stacked
-to one latent frame and rotated by an orthonormal DCT over time (mean, slope, ...), then scaled to unit variance: ready for flow
-matching. Frames decode independently, so streaming decode equals whole decode exactly.
-Legend: B batch, T latent frames, F video frames, C latent channels, H W pixels, h w latent pixels.
+A talking face is its own portrait, moved, plus little else. So the decoder is given features of the portrait, made once a session,
+and a frame's latents only say what is different from it: the decoder turns them into a displacement for every pixel, which
+fetches the portrait's texture, and into an opacity and a colour for what the portrait does not show (the inside of an opening
+mouth, lids, shading). Hair, glasses and backdrop stay as sharp as the picture that was given, and identity has nowhere to drift
+to. Motion along a learnt field follows first-order motion (arXiv 2003.00196); the reference as the decoder's input, FlashHead
+(arXiv 2602.07449).
+
+A frame becomes a grid of `frame_channels` numbers a 16x16 pixels. Four frames are stacked to one latent frame and rotated by an
+orthonormal DCT over time (mean, slope, ...), then scaled to unit variance: ready for flow matching. Frames decode independently,
+so streaming decode equals whole decode exactly.
+Legend: B batch, T latent frames, F video frames, c channels a frame, C = c * time_stride latent channels, H W pixels, h w latent pixels.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +25,41 @@ from torch import Tensor, nn
 
 from model.config import VAEConfig
 
+PIXELS_PER_UNIT = 8.0  # displacement that a decoder output of 1 stands for
+COVER_BIAS = -6.0  # an untrained decoder uncovers nothing
+DEPTH = (-0.8, -0.9, -0.9)  # what a cover shows before any colour is added: the dark of a mouth
 
-def _start_at_zero(layer: nn.Conv2d) -> None:
-    nn.init.zeros_(layer.weight)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The picture [B, 3, H, W] in [-1, 1] and what the networks see in it, at 1/4, 1/8 and 1/16 of its size."""
+
+    picture: Tensor
+    fine: Tensor
+    middle: Tensor
+    coarse: Tensor
+
+    def to(self, dtype: torch.dtype) -> Reference:
+        """The features in a working precision, laid out for convolutions; the picture stays float32."""
+        features = (part.to(dtype, memory_format=torch.channels_last) for part in (self.fine, self.middle, self.coarse))
+        return Reference(self.picture, *features)
+
+    def for_frames(self, count: int) -> Reference:
+        """Each reference `count` times in a row: one for every frame that is decoded."""
+        parts = (self.picture, self.fine, self.middle, self.coarse)
+        return Reference(*(part.repeat_interleave(count, dim=0) for part in parts))
+
+    @staticmethod
+    def cat(references: list[Reference]) -> Reference:
+        return Reference(*(torch.cat([getattr(r, name) for r in references]) for name in ("picture", "fine", "middle", "coarse")))
+
+
+class Change(NamedTuple):
+    """How frames differ from the reference: motion [F, 2, H/2, W/2] in pixels, cover [F, 1, H, W] as logits, colour [F, 3, H, W], added."""
+
+    motion: Tensor
+    cover: Tensor
+    colour: Tensor
 
 
 class Residual(nn.Module):
@@ -29,54 +67,87 @@ class Residual(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        _start_at_zero(self.second)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(F.silu(self.first(F.silu(x))))
 
 
-class EncoderCorrection(nn.Module):
-    """Learned correction of the patch coefficients, zero at the start."""
+class ReferenceEncoder(nn.Module):
+    """A portrait's features, made once a session."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
-        width = config.width
-        self.stem = nn.Conv2d(3 * 16, width // 2, 3, padding=1)
-        self.down1 = nn.Conv2d(width // 2, width * 3 // 4, 3, stride=2, padding=1)
-        self.down2 = nn.Conv2d(width * 3 // 4, width, 3, stride=2, padding=1)
-        self.body = Residual(width)
-        self.out = nn.Conv2d(width, config.frame_channels, 1)
-        _start_at_zero(self.out)
+        fine, middle, coarse = config.widths
+        self.stem = nn.Conv2d(3 * 16, fine, 3, padding=1)
+        self.fine = Residual(fine)
+        self.down1 = nn.Conv2d(fine, middle, 3, stride=2, padding=1)
+        self.middle = Residual(middle)
+        self.down2 = nn.Conv2d(middle, coarse, 3, stride=2, padding=1)
+        self.coarse = nn.Sequential(Residual(coarse), Residual(coarse), Residual(coarse))
 
-    def forward(self, frames: Tensor) -> Tensor:
-        x = self.stem(F.pixel_unshuffle(frames, 4))
-        x = self.down2(F.silu(self.down1(F.silu(x))))
-        return self.out(F.silu(self.body(x)))
+    def forward(self, picture_B3HW: Tensor) -> Reference:
+        fine = self.fine(self.stem(F.pixel_unshuffle(picture_B3HW, 4)))
+        middle = self.middle(self.down1(F.silu(fine)))
+        coarse = self.coarse(self.down2(F.silu(middle)))
+        return Reference(picture_B3HW, fine, middle, coarse)
 
 
-class DecoderCorrection(nn.Module):
-    """Learned correction of the decoded picture, zero at the start; works at 1/16, 1/8 and 1/4 of the picture size."""
+class FrameEncoder(nn.Module):
+    """Frames beside their reference to latents."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
-        width = config.width
-        self.stem = nn.Conv2d(config.frame_channels, width, 3, padding=1)
-        self.body16 = Residual(width)
-        self.up8 = nn.Conv2d(width, width // 2 * 4, 1)
-        self.body8 = Residual(width // 2)
-        self.up4 = nn.Conv2d(width // 2, width // 4 * 4, 1)
-        self.body4 = Residual(width // 4)
-        self.out = nn.Conv2d(width // 4, 3 * 16, 3, padding=1)
-        _start_at_zero(self.out)
+        _, middle, coarse = config.widths
+        self.stem = nn.Conv2d(2 * 3 * 16, 32, 1)
+        self.detail = nn.Conv2d(32, 32, 3, padding=1)
+        self.down1 = nn.Conv2d(32, middle, 3, stride=2, padding=1)
+        self.middle = Residual(middle)
+        self.down2 = nn.Conv2d(middle, coarse, 3, stride=2, padding=1)
+        self.coarse = Residual(coarse)
+        self.join = nn.Conv2d(2 * coarse, coarse, 3, padding=1)
+        self.out = nn.Conv2d(coarse, config.frame_channels, 1)
 
-    def forward(self, coefficients: Tensor) -> Tensor:
-        x = self.body16(self.stem(coefficients))
-        x = self.body8(F.pixel_shuffle(self.up8(F.silu(x)), 2))
-        x = self.body4(F.pixel_shuffle(self.up4(F.silu(x)), 2))
-        return F.pixel_shuffle(self.out(F.silu(x)), 4)
+    def forward(self, frames_F3HW: Tensor, reference: Reference) -> Tensor:
+        x = self.stem(F.pixel_unshuffle(torch.cat((frames_F3HW, reference.picture), dim=1), 4))
+        x = self.detail(F.silu(x))
+        x = self.middle(self.down1(F.silu(x)))
+        x = self.coarse(self.down2(F.silu(x)))
+        x = self.join(F.silu(torch.cat((x, reference.coarse), dim=1)))
+        return self.out(F.silu(x))
 
 
-class PatchVAE(nn.Module):
-    """Encode and decode video in [-1, 1]. `initialise` sets the closed form, `calibrate` the latent statistics."""
+class FrameDecoder(nn.Module):
+    """Latents beside the reference's features to what changed; nothing, when untrained."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        fine, middle, coarse = config.widths
+        self.stem = nn.Conv2d(config.frame_channels + coarse, coarse, 3, padding=1)
+        self.coarse = nn.Sequential(Residual(coarse), Residual(coarse))
+        self.up2 = nn.Conv2d(coarse, 4 * middle, 1)
+        self.join2 = nn.Conv2d(2 * middle, middle, 3, padding=1)
+        self.middle = Residual(middle)
+        self.up1 = nn.Conv2d(middle, 4 * fine, 1)
+        self.join1 = nn.Conv2d(2 * fine, fine, 3, padding=1)
+        self.fine = Residual(fine)
+        self.motion = nn.Conv2d(fine, 2 * 4, 3, padding=1)
+        self.paint = nn.Conv2d(fine, 4 * 16, 3, padding=1)
+        _start_at_zero(self.motion)
+        _start_at_zero(self.paint)
+
+    def forward(self, latents_Fchw: Tensor, reference: Reference) -> Change:
+        x = self.coarse(self.stem(torch.cat((latents_Fchw, reference.coarse), dim=1)))
+        x = F.pixel_shuffle(self.up2(F.silu(x)), 2)
+        x = self.middle(self.join2(F.silu(torch.cat((x, reference.middle), dim=1))))
+        x = F.pixel_shuffle(self.up1(F.silu(x)), 2)
+        x = F.silu(self.fine(self.join1(F.silu(torch.cat((x, reference.fine), dim=1)))))
+        paint = F.pixel_shuffle(self.paint(x), 4)
+        return Change(F.pixel_shuffle(self.motion(x), 2) * PIXELS_PER_UNIT, paint[:, :1] + COVER_BIAS, paint[:, 1:])
+
+
+class ReferenceVAE(nn.Module):
+    """Encode and decode video in [-1, 1] against a reference. `calibrate` in training sets the latent statistics."""
 
     latent_mean: Tensor
     latent_std: Tensor
@@ -85,59 +156,63 @@ class PatchVAE(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
-        self.analysis = nn.Conv2d(3, config.frame_channels, config.patch, stride=config.patch)
-        self.synthesis = nn.ConvTranspose2d(config.frame_channels, 3, config.patch, stride=config.patch)
-        self.encoder = EncoderCorrection(config)
-        self.decoder = DecoderCorrection(config)
+        self.reference = ReferenceEncoder(config)
+        self.encoder = FrameEncoder(config)
+        self.decoder = FrameDecoder(config)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.weight.any():
+                # Without norms the size of the features is the initialisation's: torch's default shrinks them layer by layer.
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
         self.register_buffer("time_basis", dct_basis(config.time_stride), persistent=False)
 
-    @torch.no_grad()
-    def initialise(self, basis_CP: Tensor, scale_C: Tensor, mean_P: Tensor) -> None:
-        """Closed form: orthonormal components [C, 3*patch*patch], their standard deviations and the mean patch."""
-        shape = (-1, 3, self.config.patch, self.config.patch)
-        self.analysis.weight.copy_((basis_CP / scale_C[:, None]).view(shape))
-        assert self.analysis.bias is not None and self.synthesis.bias is not None
-        self.analysis.bias.copy_(-(basis_CP @ mean_P) / scale_C)
-        self.synthesis.weight.copy_((basis_CP * scale_C[:, None]).view(shape))
-        self.synthesis.bias.copy_(mean_P.view(3, -1).mean(dim=1))
+    def decode_frames(self, latents_Fchw: Tensor, reference: Reference) -> Tensor:
+        """One reference a frame; pictures [F, 3, H, W], about [-1, 1], not clamped."""
+        return compose(reference.picture, self.decoder(latents_Fchw, reference))
 
-    def encode_frames(self, frames_FCHW: Tensor) -> Tensor:
-        return self.analysis(frames_FCHW) + self.encoder(frames_FCHW)
-
-    def decode_frames(self, coefficients_FChw: Tensor) -> Tensor:
-        return self.synthesis(coefficients_FChw) + self.decoder(coefficients_FChw)
-
-    def stack(self, coefficients_FChw: Tensor) -> Tensor:
-        """Frame coefficients [F, c, h, w] to normalised latents [T, C, h, w], F = T * time_stride."""
-        return self.stack_change(coefficients_FChw) - (self.latent_mean / self.latent_std)[:, None, None]
-
-    def stack_change(self, change_FChw: Tensor) -> Tensor:
-        """A difference of frame coefficients as a difference of normalised latents; the linear part of `stack`."""
-        groups = change_FChw.unflatten(0, (-1, self.config.time_stride))
+    def stack(self, frames_Fchw: Tensor) -> Tensor:
+        """Latents a frame [F, c, h, w] to normalised latent frames [T, C, h, w], F = T * time_stride."""
+        groups = frames_Fchw.unflatten(0, (-1, self.config.time_stride))
         rotated = torch.einsum("kj,tjchw->tkchw", self.time_basis.to(groups.dtype), groups).flatten(1, 2)
-        return rotated / self.latent_std[:, None, None]
+        return (rotated - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
 
     def unstack(self, latents_TChw: Tensor) -> Tensor:
         scaled = latents_TChw * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
         groups = scaled.unflatten(1, (self.config.time_stride, -1))
         return torch.einsum("kj,tkchw->tjchw", self.time_basis.to(groups.dtype), groups).flatten(0, 1)
 
-    def encode(self, frames_FCHW: Tensor) -> Tensor:
-        """Video [T * time_stride, 3, H, W] in [-1, 1] to latents [T, C, h, w]."""
-        if frames_FCHW.shape[0] % self.config.time_stride:
-            raise ValueError(f"frames must be a multiple of {self.config.time_stride}, got {frames_FCHW.shape[0]}")
-        return self.stack(self.encode_frames(frames_FCHW))
+    def encode(self, frames_F3HW: Tensor, reference: Reference) -> Tensor:
+        """Video [T * time_stride, 3, H, W] in [-1, 1] and its reference (a batch of one) to latents [T, C, h, w]."""
+        if frames_F3HW.shape[0] % self.config.time_stride:
+            raise ValueError(f"frames must be a multiple of {self.config.time_stride}, got {frames_F3HW.shape[0]}")
+        return self.stack(self.encoder(frames_F3HW, reference.for_frames(len(frames_F3HW))))
 
-    def encode_still(self, picture_CHW: Tensor) -> Tensor:
-        """A still picture [3, H, W] as one latent frame [C, h, w]: the same frame for its whole duration."""
-        one = self.encode_frames(picture_CHW[None])
-        return self.stack(one.expand(self.config.time_stride, -1, -1, -1))[0]
+    def encode_still(self, reference: Reference) -> Tensor:
+        """The references themselves, standing still, as latent frames [B, C, h, w]."""
+        one = self.encoder(reference.picture, reference)
+        return self.stack(one.repeat_interleave(self.config.time_stride, dim=0))
 
-    def decode(self, latents_TChw: Tensor) -> Tensor:
-        """Latents [T, C, h, w] to video [T * time_stride, 3, H, W], about [-1, 1], not clamped."""
-        return self.decode_frames(self.unstack(latents_TChw))
+    def decode(self, latents_TChw: Tensor, reference: Reference) -> Tensor:
+        """Latents [T, C, h, w], one reference a latent frame, to video [T * time_stride, 3, H, W], about [-1, 1], not clamped."""
+        return self.decode_frames(self.unstack(latents_TChw), reference.for_frames(self.config.time_stride))
+
+
+def compose(picture_F3HW: Tensor, change: Change) -> Tensor:
+    """The picture moved, covered and painted on; itself where nothing changes."""
+    rows, columns = picture_F3HW.shape[2:]
+    motion = F.interpolate(change.motion.float(), size=(rows, columns), mode="bilinear", align_corners=False).movedim(1, -1)
+    sources = pixel_grid(rows, columns, motion.device) + motion * motion.new_tensor([2.0 / columns, 2.0 / rows])
+    moved = F.grid_sample(picture_F3HW.float(), sources, mode="bilinear", padding_mode="border", align_corners=False)
+    cover = torch.sigmoid(change.cover.float())
+    return moved + cover * (moved.new_tensor(DEPTH)[:, None, None] - moved) + change.colour.float()
+
+
+def pixel_grid(rows: int, columns: int, device: torch.device) -> Tensor:
+    """Where each pixel is, in grid_sample's coordinates [H, W, 2], x before y."""
+    y = (torch.arange(rows, device=device) + 0.5) * 2.0 / rows - 1.0
+    x = (torch.arange(columns, device=device) + 0.5) * 2.0 / columns - 1.0
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
 
 
 def dct_basis(length: int) -> Tensor:
@@ -146,3 +221,9 @@ def dct_basis(length: int) -> Tensor:
     basis = torch.cos(math.pi * (j + 0.5) * k / length) * math.sqrt(2.0 / length)
     basis[0] /= math.sqrt(2.0)
     return basis.float()
+
+
+def _start_at_zero(layer: nn.Conv2d) -> None:
+    nn.init.zeros_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)

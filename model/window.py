@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,9 +20,8 @@ from torch import Tensor
 from model.conditions import image_tokens
 from model.config import WindowConfig
 from model.dit import ContextFn, DiT
-from model.motion import clean_latent
 from model.sampler import sample_renoise
-from model.vae import PatchVAE
+from model.vae import Reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +36,30 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class WindowState:
-    """reference [C, h, w] and the picture [3, H, W] it was made from; text [tokens, text_dim]; last, the newest frame, whose keys
-    are not cached yet; keys and values [1 + context, L, S, D] of the frames it saw, anchor first, then oldest first."""
+    """portrait, a batch of one, and its own latent, the anchor [C, h, w]; image [tokens, image_dim]; text [tokens, text_dim]; last, the
+    newest frame, whose keys are not cached yet; keys and values [1 + context, L, S, D] of the frames it saw, anchor first, then
+    oldest first."""
 
-    reference: Tensor
-    picture: Tensor
+    portrait: Reference
+    anchor: Tensor
+    image: Tensor
     text: Tensor
     last: Frame
     keys: Tensor
     values: Tensor
     seed: int
     index: int
+
+
+class _Session(NamedTuple):
+    """What stays the same for a session, batched: anchor [B, C, h, w], image and text tokens [B, tokens, ...]."""
+
+    anchor: Tensor
+    image: Tensor
+    text: Tensor
+
+    def twice(self) -> _Session:
+        return _Session(*(torch.cat((part, part)) for part in self))
 
 
 class _Alone:
@@ -100,27 +113,26 @@ class _Cached:
 
 
 class RollingWindow:
-    """Steps many sessions at once. All tensors on the network's device, in its dtype; latents and pictures in float32."""
+    """Steps many sessions at once. All tensors on the network's device, in its dtype."""
 
-    def __init__(self, dit: DiT, vae: PatchVAE, config: WindowConfig) -> None:
-        self.dit, self.vae, self.config = dit, vae, config
+    def __init__(self, dit: DiT, config: WindowConfig) -> None:
+        self.dit, self.config = dit, config
         self.dtype = dit.patch_embedding.weight.dtype
         self.device = dit.patch_embedding.weight.device
         self.frames = 1 + config.context
 
     @torch.inference_mode()
-    def open(self, picture_3HW: Tensor, text_LC: Tensor, seed: int) -> WindowState:
-        """A session that has shown nothing yet: the anchor stands in for the missing context. picture in [-1, 1]."""
-        picture = picture_3HW.to(self.device, torch.float32)
-        reference_CHW = self.vae.encode_still(picture)
-        reference, text = reference_CHW.to(self.device, self.dtype), text_LC.to(self.device, self.dtype)
+    def open(self, portrait: Reference, anchor_CHW: Tensor, text_LC: Tensor, seed: int) -> WindowState:
+        """A session that has shown nothing yet: the anchor stands in for the missing context."""
+        anchor, text = anchor_CHW.to(self.device, self.dtype), text_LC.to(self.device, self.dtype)
+        image = image_tokens(portrait.coarse).to(self.device, self.dtype)[0]
         config = self.dit.config
-        audio = reference.new_zeros(config.audio_tokens, config.audio_dim)
-        last = Frame(reference, audio, reference.new_zeros(config.control_dim), 0.0)
+        audio = anchor.new_zeros(config.audio_tokens, config.audio_dim)
+        last = Frame(anchor, audio, anchor.new_zeros(config.control_dim), 0.0)
         alone = _Alone(self.frames)
-        self._forward(_gather([last]), [last.sigma], 1, reference[None], text[None], alone)
+        self._forward(_gather([last]), [last.sigma], 1, _Session(anchor[None], image[None], text[None]), alone)
         keys, values = (torch.stack(kept, dim=1).repeat(self.frames, 1, 1, 1) for kept in (alone.keys, alone.values))
-        return WindowState(reference, picture, text, last, keys, values, seed, 0)
+        return WindowState(portrait, anchor, image, text, last, keys, values, seed, 0)
 
     @torch.inference_mode()
     def advance(
@@ -130,32 +142,28 @@ class RollingWindow:
 
         audio [B, tokens, audio_dim] and control [B, control_dim] are those of exactly the new frames.
         """
-        reference, text = torch.stack([s.reference for s in states]), torch.stack([s.text for s in states])
+        session = _Session(*(torch.stack([getattr(s, name) for s in states]) for name in ("anchor", "image", "text")))
         audio, control = audio_BLC.to(self.device, self.dtype), control_BC.to(self.device, self.dtype)
         first = _CleanAndNoisy(torch.stack([s.keys for s in states]), torch.stack([s.values for s in states]))
-        picture = torch.stack([s.picture for s in states])
         later: _Cached | None = None
         generators = [torch.Generator().manual_seed(s.seed * 1_000_003 + s.index) for s in states]
         clean = _gather([s.last for s in states])
         clean_sigmas = [s.last.sigma for s in states]
 
         def noise() -> Tensor:
-            drawn = [torch.randn(reference.shape[1:], generator=g) for g in generators]
+            drawn = [torch.randn(session.anchor.shape[1:], generator=g) for g in generators]
             return torch.stack(drawn).to(self.device, self.dtype)
-
-        def finish(out: Tensor) -> Tensor:
-            return clean_latent(out[:, None], reference[:, None], picture, self.vae)[:, 0].to(self.dtype)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             nonlocal later
             new = (x, audio, control)
             if later is not None:
-                return finish(self._forward(new, [sigma] * len(states), 0, reference, text, later))
+                return session.anchor + self._forward(new, [sigma] * len(states), 0, session, later)
             both = tuple(torch.cat(pair) for pair in zip(clean, new, strict=True))
             levels = [*clean_sigmas, *([sigma] * len(states))]
-            out = self._forward(both, levels, len(states), reference.repeat(2, 1, 1, 1), text.repeat(2, 1, 1), first)
+            out = self._forward(both, levels, len(states), session.twice(), first)
             later = _Cached(*first.moved_on())
-            return finish(out[len(states) :])
+            return session.anchor + out[len(states) :]
 
         latent = sample_renoise(denoise, noise, sigmas or self.config.sigmas)
         assert later is not None
@@ -168,18 +176,17 @@ class RollingWindow:
         return latent, after
 
     def _forward(
-        self, frames: tuple[Tensor, ...], sigmas: Sequence[float], num_known: int, reference_BCHW: Tensor, text_BLC: Tensor,
-        context: ContextFn,
-    ) -> Tensor:  # fmt: skip
-        """One pass over single frames [B, ...], of which the first `num_known` are clean; the network's output [B, C + M, h, w]."""
+        self, frames: tuple[Tensor, ...], sigmas: Sequence[float], num_known: int, session: _Session, context: ContextFn
+    ) -> Tensor:
+        """One pass over single frames [B, ...], of which the first `num_known` are clean; the network's output [B, C, h, w]."""
         x_BCHW, audio_BLC, control_BC = frames
         batch, _, height, width = x_BCHW.shape
         mask = x_BCHW.new_zeros(batch, 1, self.dit.config.mask_channels, height, width)
         mask[:num_known] = 1.0
-        y = torch.cat((x_BCHW[:num_known], reference_BCHW[num_known:]))
+        y = torch.cat((x_BCHW[:num_known], session.anchor[num_known:]))
         level = torch.tensor(sigmas, device=self.device)[:, None]
         out = self.dit(
-            x_BCHW[:, None], mask, y[:, None], level, text_BLC=text_BLC, image_BLC=image_tokens(reference_BCHW),
+            x_BCHW[:, None], mask, y[:, None], level, text_BLC=session.text, image_BLC=session.image,
             audio_BTLC=audio_BLC[:, None], control_BTC=control_BC[:, None], context=context, context_frames=self.frames,
         )  # fmt: skip
         return out[:, 0]

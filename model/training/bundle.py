@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from model.audio import AudioEncoder
 from model.checkpoints import PRESENTER_FILE, PresenterParts, save_presenter
 from model.config import PRESENTER_DIT, PRESENTER_VAE, PRESENTER_WINDOW, to_metadata
-from model.training.train_teacher import build
+from model.training.train_teacher import build, load_vae
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=PRESENTER_FILE)
     parser.add_argument("--data", default="", help="what it was trained on, in words, for the card")
     args = parser.parse_args()
-    vae, sequence = build(args.vae)
+    sequence = build()
     sequence.load_state_dict(load_file(args.student))
     card: dict[str, object] = {
         "preset": "presenter", "licence": "Apache-2.0", "data": args.data, "torch": torch.__version__,
@@ -35,7 +35,7 @@ def main() -> None:
         log = part.with_suffix(".json")
         if log.exists():
             card["training"] |= json.loads(log.read_text())  # type: ignore[operator]
-    save_presenter(args.out, PresenterParts(vae, sequence.dit, sequence.text, AudioEncoder.load(args.audio)), card)
+    save_presenter(args.out, PresenterParts(load_vae(args.vae), sequence.dit, sequence.text, AudioEncoder.load(args.audio)), card)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
 
 

@@ -12,8 +12,8 @@ STEPS = {
     "autoencoder": ("model.training.train_vae", "train the video autoencoder"),
     "audio": ("model.training.train_audio", "synthesise speech and train the audio encoder"),
     "teacher": ("model.training.train_teacher", "train the diffusion transformer"),
-    "decoder": ("model.training.train_decoder", "refine the decoder, with the latents fixed"),
-    "student": ("model.training.train_student", "distil it to two steps"),
+    "student": ("model.training.train_student", "distil it to a few steps"),
+    "decoder": ("model.training.train_decoder", "refine the decoder on what the student generates"),
     "bundle": ("model.training.bundle", "pack the parts into model/weights"),
     "portraits": ("model.training.portraits", "draw the built-in presenters"),
 }

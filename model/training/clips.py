@@ -1,4 +1,4 @@
-"""Training clips: a synthetic person says a synthesised utterance; frames, controls, mouth curves and sound kept together.
+"""Training clips: a synthetic person says a synthesised utterance; frames, their exact motion, controls and sound kept together.
 
 A clip is one uncompressed `.npz`. Run as a program this renders many, resumable, one process a worker.
 """
@@ -28,10 +28,15 @@ _COLUMN = {name: i for i, name in enumerate(CONTROL_NAMES)}
 @dataclass(frozen=True, slots=True)
 class Clip:
     """frames uint8 [F, H, W, 3]; references uint8 [R, H, W, 3] (other moments of the same person, the first neutral);
-    controls float32 [F, NUM_CONTROLS]; mouth float32 [F, num shapes]; samples int16 16 kHz, at least F * 640."""
+    source uint8 [F], the reference that a frame's motion is told from: motion float16 [F, H/2, W/2, 2], displacements in pixels;
+    inside bits uint8 [F, H*W/8], pixels that show the inside of the mouth; controls float32 [F, NUM_CONTROLS]; mouth float32
+    [F, num shapes]; samples int16 16 kHz, at least F * 640."""
 
     frames: np.ndarray
     references: np.ndarray
+    source: np.ndarray
+    motion: np.ndarray
+    inside: np.ndarray
     controls: np.ndarray
     mouth: np.ndarray
     samples: np.ndarray
@@ -98,18 +103,32 @@ def make_clip(head: Head, renderer: Renderer, seed: int, num_frames: int) -> Cli
     first = int(rng.integers(0, max(total - num_frames, 0) + 1))
     controls = sample_controls(rng, num_frames)
     mouth = curves[first : first + num_frames]
-    frames = np.stack([renderer.render(person, pose_of(head, c, m)) for c, m in zip(controls, mouth, strict=True)])
+    poses = [pose_of(head, c, m) for c, m in zip(controls, mouth, strict=True)]
+    frames = np.stack([renderer.render(person, pose) for pose in poses])
     neutral = neutral_controls()
     closed = np.zeros(len(MOUTH_SHAPES), dtype=np.float32)
     other = sample_controls(rng, 1)[0]
     other[_COLUMN["blink"]] = 0.0
-    references = [(neutral, closed), (other, closed), (other * 0.5, curves[int(rng.integers(len(curves)))])]
-    pictures = np.stack([renderer.render(person, pose_of(head, c, m)) for c, m in references])
+    talking = curves[int(rng.integers(len(curves)))]
+    references = [pose_of(head, c, m) for c, m in ((neutral, closed), (other, closed), (other * 0.5, talking))]
+    pictures = np.stack([renderer.render(person, pose) for pose in references])
+    source = rng.choice(len(references), num_frames, p=(0.6, 0.2, 0.2)).astype(np.uint8)
+    traced = [renderer.motion(person, pose, references[which]) for pose, which in zip(poses, source, strict=True)]
+    motion = np.stack([halved_motion(*found) for found in traced])
+    inside = np.stack([np.packbits(found[1]) for found in traced])
     # A second of sound before and after the clip where there is any: the audio encoder needs its past and its look-ahead.
     padded = np.pad(utterance.samples, (16_000, 16_000 + num_frames * FRAME_SAMPLES_16K))
     start = first * FRAME_SAMPLES_16K
     samples = padded[start : start + 32_000 + num_frames * FRAME_SAMPLES_16K]
-    return Clip(frames, pictures, controls, mouth, (samples * 32767).clip(-32768, 32767).astype(np.int16), seed)
+    return Clip(frames, pictures, source, motion, inside, controls, mouth, (samples * 32767).clip(-32768, 32767).astype(np.int16), seed)
+
+
+def halved_motion(motion: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Displacements float32 [H, W, 2] averaged over 2x2 pixels, those inside the mouth left out; float16 [H/2, W/2, 2]."""
+    blocks = (motion.shape[0] // 2, 2, motion.shape[1] // 2, 2)
+    outside = (~inside).astype(np.float32).reshape(*blocks, 1)
+    total = (motion.reshape(*blocks, 2) * outside).sum(axis=(1, 3))
+    return (total / np.maximum(outside.sum(axis=(1, 3)), 1.0)).astype(np.float16)
 
 
 def save_clip(path: Path, clip: Clip) -> None:
@@ -142,13 +161,13 @@ def _work(
 
 
 def main() -> None:
-    example = "example: python -m model.training.clips --head ict_facekit.npz --out data/clips --clips 300"
+    example = "example: livemimic train clips --head data/head.npz --out data/clips --clips 420 --workers 2"
     parser = argparse.ArgumentParser(description=__doc__, epilog=example)
     parser.add_argument("--head", type=Path, required=True, help="packed head model (see docs/training.md)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the clips")
     parser.add_argument("--clips", type=int, default=300)
     parser.add_argument("--first-seed", type=int, default=0, help="seeds from 900000 on are kept for evaluation")
-    parser.add_argument("--frames", type=int, default=72, help="video frames a clip, a multiple of 4")
+    parser.add_argument("--frames", type=int, default=32, help="video frames a clip, a multiple of 4")
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from model.devices import keep_freed_memory, working_dtype
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -37,6 +39,18 @@ def compile_blocks(blocks: nn.ModuleList) -> None:
     if shutil.which("g++"):
         for block in blocks:
             block.compile()
+
+
+def begin(seed: int) -> None:
+    """What every program does first."""
+    torch.manual_seed(seed)
+    keep_freed_memory()
+
+
+def mixed_precision(device: str) -> torch.autocast:
+    """bfloat16 where that is faster, see `model.devices`."""
+    dtype = working_dtype(torch.device(device))
+    return torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
 class Budget:

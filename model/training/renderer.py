@@ -50,6 +50,8 @@ class Renderer:
             "eye": context.program(vertex_shader=shaders.HEAD_VERTEX, fragment_shader=shaders.EYE_FRAGMENT),
             "cloth": context.program(vertex_shader=shaders.CLOTH_VERTEX, fragment_shader=shaders.CLOTH_FRAGMENT),
             "hair": context.program(vertex_shader=shaders.HAIR_VERTEX, fragment_shader=shaders.HAIR_FRAGMENT),
+            "head_motion": context.program(vertex_shader=shaders.HEAD_MOTION_VERTEX, fragment_shader=shaders.MOTION_FRAGMENT),
+            "solid_motion": context.program(vertex_shader=shaders.SOLID_MOTION_VERTEX, fragment_shader=shaders.MOTION_FRAGMENT),
             "screen": context.program(vertex_shader=shaders.SCREEN_VERTEX, fragment_shader=shaders.SCREEN_FRAGMENT),
         }
         self._baker = LightBaker(context)
@@ -58,9 +60,12 @@ class Renderer:
         self._colour.filter = (moderngl.LINEAR, moderngl.LINEAR)
         self._large = context.framebuffer([self._colour], context.depth_renderbuffer(large))
         self._small = context.framebuffer([context.texture((size, size), 4)])
+        positions = context.texture((size, size), 4, dtype="f4")
+        self._motion = context.framebuffer([positions], context.depth_renderbuffer((size, size)))
         corners = context.buffer(np.array([-1, -1, 1, -1, -1, 1, 1, 1], "f4").tobytes())
         self._screen = context.vertex_array(self._programs["screen"], [(corners, "2f", "in_corner")])
         self._moving = context.buffer(reserve=len(head.vertices) * 24, dynamic=True)
+        self._source = context.buffer(reserve=len(head.vertices) * 12, dynamic=True)
         self._skin = context.texture((SKIN_SIZE, SKIN_SIZE), 4)
         self._backdrop = context.texture((backdrops.SIZE, backdrops.SIZE), 3)
         self._uv = context.buffer(unroll(head.vertices).astype("f4").tobytes())
@@ -68,6 +73,7 @@ class Renderer:
         self._person: Person | None = None
         self._owned: list[moderngl.Buffer | moderngl.VertexArray] = []
         self._solids: list[tuple[moderngl.VertexArray, bool]] = []
+        self._motion_arrays: list[moderngl.VertexArray] = []
 
     def _split_triangles(self) -> dict[str, moderngl.Buffer]:
         groups = self._head.groups
@@ -83,15 +89,42 @@ class Renderer:
         """One frame, uint8 [size, size, 3] RGB, top row first; the same for the same arguments."""
         if person != self._person:
             self._set_person(person)
+        vertices, gaze = self._vertices(pose)
+        self._moving.write(np.hstack([vertices, self._head.normals(vertices)]).astype("f4").tobytes())
+        self._apply_pose(pose, gaze)
+        return self._draw()
+
+    def motion(self, person: Person, pose: FramePose, source: FramePose) -> tuple[np.ndarray, np.ndarray]:
+        """Where each pixel of the frame at `pose` comes from in the picture at `source`, in pixels, as a displacement
+        float32 [size, size, 2] (x right, y down; 0 for the backdrop), and whether it shows the inside of the mouth, bool [size, size]."""
+        if person != self._person:
+            self._set_person(person)
+        vertices, _ = self._vertices(pose)
+        self._moving.write(np.hstack([vertices, np.zeros_like(vertices)]).astype("f4").tobytes())
+        self._source.write(self._vertices(source)[0].astype("f4").tobytes())
+        for program in (self._programs["head_motion"], self._programs["solid_motion"]):
+            self._place(program, pose, "u_")
+            self._place(program, source, "u_source_")
+        self._motion.use()
+        self._motion.clear(depth=1.0)
+        self._context.enable_only(moderngl.DEPTH_TEST)
+        for array in self._motion_arrays:
+            array.render()
+        found = np.frombuffer(self._motion.read(components=4, dtype="f4"), np.float32).reshape(self.size, self.size, 4)[::-1]
+        ramp = (np.arange(self.size) + 0.5) * 2.0 / self.size - 1.0
+        here = np.stack(np.meshgrid(ramp, -ramp), axis=-1)
+        shift = (found[..., :2] - here) * (self.size / 2.0) * np.array([1.0, -1.0])
+        return (shift * found[..., 3:]).astype(np.float32), found[..., 2] > 0.5
+
+    def _vertices(self, pose: FramePose) -> tuple[np.ndarray, np.ndarray]:
+        """The head's vertices before it turns, and the turn of the eyeballs."""
         weights = self._face.weights(pose)
         vertices = self._head.posed(self._neutral, weights)
         gaze = self._gaze_turn(pose)
         for eye, centre, ball, closed in zip(_EYES, self._centres, self._balls, self._face.lids(weights), strict=True):
             # A closed lid is thinner than the gap to some eyeballs: the ball gives way a little.
             vertices[eye] = ball @ gaze.T + centre - np.array([0, 0, 0.5 * closed**2], np.float32)
-        self._moving.write(np.hstack([vertices, self._head.normals(vertices)]).astype("f4").tobytes())
-        self._apply_pose(pose, gaze)
-        return self._draw()
+        return vertices, gaze
 
     @staticmethod
     def _gaze_turn(pose: FramePose) -> np.ndarray:
@@ -101,11 +134,14 @@ class Renderer:
 
     def _apply_pose(self, pose: FramePose, gaze: np.ndarray) -> None:
         for name in ("head", "eye", "cloth", "hair"):
-            program = self._programs[name]
-            program["u_angles"].value = (pose.yaw, pose.pitch, pose.roll)
-            program["u_shift"].value = (pose.x * FACE_HEIGHT, pose.y * FACE_HEIGHT, 0.0)
-            program["u_scale"].value = pose.scale
+            self._place(self._programs[name], pose, "u_")
         self._programs["eye"]["u_gaze"].write(gaze.T.astype("f4").tobytes())
+
+    @staticmethod
+    def _place(program: Any, pose: FramePose, prefix: str) -> None:
+        program[prefix + "angles"].value = (pose.yaw, pose.pitch, pose.roll)
+        program[prefix + "shift"].value = (pose.x * FACE_HEIGHT, pose.y * FACE_HEIGHT, 0.0)
+        program[prefix + "scale"].value = pose.scale
 
     def _draw(self) -> np.ndarray:
         context = self._context
@@ -136,7 +172,7 @@ class Renderer:
     def _set_person(self, person: Person) -> None:
         for item in self._owned:
             item.release()
-        self._owned, self._solids = [], []
+        self._owned, self._solids, self._motion_arrays = [], [], []
         head = self._head
         self._face = RestingFace(head, head.neutral(np.array(person.identity, np.float32)))
         self._neutral = self._face.neutral
@@ -146,7 +182,7 @@ class Renderer:
         self._skin.write(paint_skin(self._space, person).tobytes())
         self._backdrop.write(backdrops.paint(person)[::-1].tobytes())
         self._build_meshes(person, normals)
-        for program in ("head", "eye", "cloth", "hair"):
+        for program in ("head", "eye", "cloth", "hair", "head_motion", "solid_motion"):
             stage.set_up(self._programs[program], person)
         self._programs["eye"]["u_iris"].value = person.eye_colour
         self._programs["hair"]["u_hair"].value = person.hair_colour
@@ -189,8 +225,11 @@ class Renderer:
         third = ("3f", "in_tangent", "in_strand") if program == "hair" else ("3f", "in_colour", "in_surface")
         layout = (buffer, "3f 3f 3f 4f 3f", "in_position", "in_normal", third[1], third[2], "in_light")
         array = self._context.vertex_array(self._programs[program], [layout], index)
-        self._owned += [array, buffer, index]
+        still = [(buffer, "3f 48x 1f", "in_position", "in_weight"), (buffer, "3f 52x", "in_source")]
+        moving = self._context.vertex_array(self._programs["solid_motion"], still, index)
+        self._owned += [array, moving, buffer, index]
         self._solids.append((array, False))
+        self._motion_arrays.append(moving)
 
     def _add_head(self, person: Person, light: np.ndarray, seen: np.ndarray) -> None:
         # The face and the mouth move: only the back of the head, the chest and the far teeth are out of sight for good.
@@ -210,7 +249,11 @@ class Renderer:
                        (buffer, "4f 4f", "in_tone", "in_light")]
             program = self._programs["eye" if name.startswith("eye") else "head"]
             arrays[name] = self._context.vertex_array(program, content, triangles, skip_errors=True)
-        self._owned += arrays.values()
+        tracked = [(self._moving, "3f 12x", "in_position"), (self._source, "3f", "in_source"),
+                   (buffer, "12x 1f 8x 1f 4x", "in_inside", "in_weight")]
+        for triangles in (visible, self._indices["eye_left"], self._indices["eye_right"]):
+            self._motion_arrays.append(self._context.vertex_array(self._programs["head_motion"], tracked, triangles))
+        self._owned += [*arrays.values(), *self._motion_arrays[-3:]]
         self._solids.append((arrays["solid"], True))
         self._eyeballs = [arrays["eye_left"], arrays["eye_right"]]
         self._lashes = arrays["lashes"]

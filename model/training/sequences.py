@@ -9,7 +9,10 @@ Legend: B sequences, K frames a sequence, C latent channels, h w latent pixels, 
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +24,12 @@ from model.audio import AudioEncoder
 from model.conditions import STEPS_BEFORE, STEPS_PER_LATENT, audio_tokens, image_tokens
 from model.controls import CONTROL_NAMES, NUM_CONTROLS
 from model.dit import DiT
-from model.motion import clean_latent
 from model.text import StyleEncoder, tokenise
 from model.training.augment import augment
 from model.training.clips import clip_paths, load_clip
 from model.training.loop import to_picture_tensor
 from model.training.train_vae import EYES_BOX, MOUTH_BOX
-from model.vae import PatchVAE
+from model.vae import Reference, ReferenceVAE
 
 STEP_SAMPLES = 320
 _LEAD = 16_000  # samples a clip stores before its first frame
@@ -36,19 +38,19 @@ _MIRRORED = torch.tensor([-1.0 if name in ("yaw", "roll", "x", "gaze_x") else 1.
 
 @dataclass(frozen=True, slots=True)
 class EncodedClip:
-    """latents [T, C, h, w]; references [R, C, h, w] and their pictures uint8 [R, 3, H, W]; controls [T, 4*NUM_CONTROLS];
-    audio [V, T, 12, 192], V versions of the sound; text [L] ids."""
+    """latents [R, T, C, h, w], one version a reference; stills [R, C, h, w], the references themselves, and their image tokens
+    [R, 16, c]; controls [T, 4*NUM_CONTROLS]; audio [V, T, 12, 192], V versions of the sound; text [L] ids."""
 
     latents: Tensor
-    references: Tensor
-    pictures: Tensor
+    stills: Tensor
+    image: Tensor
     controls: Tensor
     audio: Tensor
     text: Tensor
 
 
 @torch.inference_mode()
-def encode_clip(path: Path, vae: PatchVAE, encoder: AudioEncoder, versions: int) -> list[EncodedClip]:
+def encode_clip(path: Path, vae: ReferenceVAE, encoder: AudioEncoder, versions: int) -> list[EncodedClip]:
     """A clip and its mirror image as the DiT sees them; `versions` - 1 of the sounds are augmented, seeded by the clip."""
     clip = load_clip(path)
     length = len(clip.frames) // 4
@@ -57,24 +59,29 @@ def encode_clip(path: Path, vae: PatchVAE, encoder: AudioEncoder, versions: int)
     start = _LEAD - STEPS_BEFORE * STEP_SAMPLES - encoder.context_samples
     stop = _LEAD + (length * STEPS_PER_LATENT) * STEP_SAMPLES + encoder.lookahead_samples
     heard = encoder(torch.from_numpy(np.stack([_cut(s, start, stop) for s in sounds])))
-    smile = float(clip.controls[:, CONTROL_NAMES.index("smile")].mean())
-    device = vae.latent_mean.device
+    audio = audio_tokens(heard, length).half()
+    text = torch.tensor(tokenise("smiling" if clip.controls[:, CONTROL_NAMES.index("smile")].mean() > 0.35 else "neutral"))
     frames, pictures = to_picture_tensor(clip.frames[: length * 4]), to_picture_tensor(clip.references)
     controls = torch.from_numpy(clip.controls[: length * 4])
     encoded = []
     for mirrored in (False, True):
         if mirrored:
             frames, pictures, controls = frames.flip(3), pictures.flip(3), controls * _MIRRORED
-        with torch.autocast(device.type, torch.bfloat16):
-            coefficients = torch.cat([vae.encode_frames(part.to(device)) for part in (*frames.split(8), pictures)]).float()
-        latents, stills = vae.stack(coefficients[: length * 4]), coefficients[length * 4 :]
+        # The neutral picture, and one of the others: portraits are not always taken straight and silent.
+        chosen = pictures[[0, 1 + (clip.person_seed + mirrored) % (len(pictures) - 1)]]
+        reference = vae.reference(chosen.to(vae.latent_mean.device))
+        latents = torch.stack([_encode(vae, frames, reference, which) for which in range(len(chosen))])
         encoded.append(EncodedClip(
-            latents=latents.half().cpu(), controls=controls.reshape(length, 4 * NUM_CONTROLS), audio=audio_tokens(heard, length).half(),
-            references=torch.cat([vae.stack(c[None].expand(4, -1, -1, -1)) for c in stills]).half().cpu(),
-            pictures=((pictures + 1.0) * 127.5).round().to(torch.uint8),
-            text=torch.tensor(tokenise("smiling" if smile > 0.35 else "neutral")),
+            latents=latents.half().cpu(), stills=vae.encode_still(reference).half().cpu(),
+            image=image_tokens(reference.coarse).half().cpu(), controls=controls.reshape(length, 4 * NUM_CONTROLS), audio=audio, text=text,
         ))  # fmt: skip
     return encoded
+
+
+def _encode(vae: ReferenceVAE, frames: Tensor, reference: Reference, which: int) -> Tensor:
+    """In pieces that fit a processor's cache."""
+    one = Reference(*(part[which : which + 1] for part in (reference.picture, reference.fine, reference.middle, reference.coarse)))
+    return torch.cat([vae.encode(part.to(one.picture.device), one) for part in frames.split(8)])
 
 
 def _cut(samples: np.ndarray, start: int, stop: int) -> np.ndarray:
@@ -82,19 +89,28 @@ def _cut(samples: np.ndarray, start: int, stop: int) -> np.ndarray:
     return np.pad(samples, (left, right))[start + left : stop + left].astype(np.float32)
 
 
-def load_sequences(folder: Path, vae: PatchVAE, encoder: AudioEncoder, *, mirrored: bool, versions: int) -> list[EncodedClip]:
-    """All clips of a folder, encoded once and kept beside it under a name that follows from the weights."""
+def load_sequences(folder: Path, vae: ReferenceVAE, encoder: AudioEncoder, *, mirrored: bool, versions: int) -> list[EncodedClip]:
+    """All clips of a folder, encoded once, a process a core, and kept beside it under a name that follows from the weights."""
     cache = folder / f"encoded_{_digest(vae, encoder)}"
     cache.mkdir(exist_ok=True)
+    stored = {path: cache / f"{path.stem}.pt" for path in clip_paths(folder)}
+    missing = [path for path, file in stored.items() if not file.exists()]
+    if missing:
+        store = partial(_store, cache=cache, vae=vae, encoder=encoder, versions=versions)
+        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+            for _ in tqdm(pool.map(store, missing), total=len(missing), desc="encoding", unit="clip"):
+                pass
     loaded = []
-    for path in tqdm(clip_paths(folder), desc="encoding", unit="clip"):
-        stored = cache / f"{path.stem}.pt"
-        if not stored.exists():
-            fresh = encode_clip(path, vae, encoder, versions)
-            torch.save([[getattr(c, name) for name in EncodedClip.__dataclass_fields__] for c in fresh], stored)
-        clips = [EncodedClip(*fields) for fields in torch.load(stored, weights_only=True)]
+    for file in stored.values():
+        clips = [EncodedClip(*fields) for fields in torch.load(file, weights_only=True)]
         loaded += clips if mirrored else clips[:1]
     return loaded
+
+
+def _store(path: Path, cache: Path, vae: ReferenceVAE, encoder: AudioEncoder, versions: int) -> None:
+    torch.set_num_threads(1)
+    fresh = encode_clip(path, vae, encoder, versions)
+    torch.save([[getattr(clip, name) for name in EncodedClip.__dataclass_fields__] for clip in fresh], cache / f"{path.stem}.pt")
 
 
 def _digest(*modules: nn.Module) -> str:
@@ -107,50 +123,53 @@ def _digest(*modules: nn.Module) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """latents [B, K, C, h, w], reference [B, C, h, w] and picture [B, 3, H, W], controls [B, K, c], audio [B, K, 12, 192],
+    """latents [B, K, C, h, w], still [B, C, h, w] and image [B, 16, c] of the reference, controls [B, K, c], audio [B, K, 12, 192],
     text [B, L] ids."""
 
     latents: Tensor
-    reference: Tensor
-    picture: Tensor
+    still: Tensor
+    image: Tensor
     controls: Tensor
     audio: Tensor
     text: Tensor
 
 
-def sample_batch(clips: list[EncodedClip], size: int, length: int, rng: np.random.Generator, device: str) -> Batch:
-    picks = []
-    for index in rng.integers(len(clips), size=size):
-        clip = clips[index]
-        start = int(rng.integers(0, len(clip.latents) - length + 1))
-        span = slice(start, start + length)
-        version = int(rng.integers(len(clip.audio)))
-        still = 0 if rng.random() < 0.8 else int(rng.integers(len(clip.references)))
-        picture = clip.pictures[still].float() / 127.5 - 1.0
-        text = clip.text if rng.random() < 0.5 else torch.zeros_like(clip.text)
-        picks.append((clip.latents[span], clip.references[still], picture, clip.controls[span], clip.audio[version, span], text))
-    fields = [torch.stack(column).to(device) for column in zip(*picks, strict=True)]
+def cut(clip: EncodedClip, start: int, length: int, which: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
+    """A stretch of a clip relative to reference `which`, with a random version of its sound; the fields of a batch of one."""
+    span = slice(start, start + length)
+    audio = clip.audio[int(rng.integers(len(clip.audio))), span]
+    text = clip.text if rng.random() < 0.5 else torch.zeros_like(clip.text)
+    return clip.latents[which, span], clip.stills[which], clip.image[which], clip.controls[span], audio, text
+
+
+def to_batch(cuts: list[tuple[Tensor, ...]], device: str) -> Batch:
+    fields = [torch.stack(column).to(device) for column in zip(*cuts, strict=True)]
     return Batch(*(f.float() if f.is_floating_point() else f for f in fields))
 
 
+def sample_batch(clips: list[EncodedClip], size: int, length: int, rng: np.random.Generator, device: str) -> Batch:
+    cuts = []
+    for index in rng.integers(len(clips), size=size):
+        clip = clips[index]
+        start = int(rng.integers(0, len(clip.controls) - length + 1))
+        cuts.append(cut(clip, start, length, 0 if rng.random() < 0.75 else 1, rng))
+    return to_batch(cuts, device)
+
+
 class SequencePass(nn.Module):
-    """The DiT and the text encoder, over a fixed autoencoder, on whole sequences.
+    """The DiT and the text encoder on whole sequences; `forward` returns the clean prediction of every noisy frame."""
 
-    `forward` returns the clean prediction of every noisy frame.
-    """
-
-    def __init__(self, dit: DiT, text: StyleEncoder, vae: PatchVAE) -> None:
+    def __init__(self, dit: DiT, text: StyleEncoder) -> None:
         super().__init__()
         self.dit, self.text = dit, text
-        self.vae = vae.requires_grad_(False)
 
     def forward(self, batch: Batch, noisy: Tensor, t: Tensor, context: Tensor, context_sigma: Tensor) -> Tensor:
         """noisy [B, K, C, h, w] at levels t [B, K]; context [B, K-1, C, h, w] as later frames see it, its noise told by
         context_sigma [B, 1]. Returns x0 [B, K, C, h, w]."""
         size, length = noisy.shape[:2]
-        known = torch.cat((batch.reference[:, None], context), dim=1)
+        known = torch.cat((batch.still[:, None], context), dim=1)
         x = torch.cat((known, noisy), dim=1)
-        y = torch.cat((known, batch.reference[:, None].expand_as(noisy)), dim=1)
+        y = torch.cat((known, batch.still[:, None].expand_as(noisy)), dim=1)
         mask = torch.zeros(size, 2 * length, 4, *noisy.shape[3:], device=noisy.device)
         mask[:, :length] = 1.0
         zero = torch.zeros_like(t[:, :1])
@@ -158,8 +177,7 @@ class SequencePass(nn.Module):
         controls = torch.cat((torch.zeros_like(batch.controls[:, :1]), batch.controls[:, :-1], batch.controls), dim=1)
         audio = torch.cat((torch.zeros_like(batch.audio[:, :1]), batch.audio[:, :-1], batch.audio), dim=1)
         frames = 2 * length
-        text = self.text(batch.text).repeat_interleave(frames, dim=0)
-        image = image_tokens(batch.reference).repeat_interleave(frames, dim=0)
+        text = self.text(batch.text)
         gather = _context_indices(length).to(noisy.device)
 
         def context_fn(layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,12 +185,11 @@ class SequencePass(nn.Module):
 
         flat = [item.flatten(0, 1)[:, None] for item in (x, mask, y, levels[..., None])]
         out = self.dit(
-            flat[0], flat[1], flat[2], flat[3][..., 0], text_BLC=text, image_BLC=image,
+            flat[0], flat[1], flat[2], flat[3][..., 0], text_BLC=text, image_BLC=batch.image,
             audio_BTLC=audio.flatten(0, 1)[:, None], control_BTC=controls.flatten(0, 1)[:, None],
             context=context_fn, context_frames=3,
         )  # fmt: skip
-        output = out.view(size, frames, -1, *noisy.shape[3:])[:, length:]
-        return clean_latent(output, y[:, length:], batch.picture, self.vae)
+        return y[:, length:] + out.view(size, frames, -1, *noisy.shape[3:])[:, length:]
 
 
 def _context_indices(length: int) -> Tensor:
@@ -193,15 +210,27 @@ def _window(x_BND: Tensor, gather_F3: Tensor, size: int) -> Tensor:
     return torch.cat((earlier, frames), dim=2).flatten(0, 1)
 
 
-def latent_weight(vae: PatchVAE) -> Tensor:
-    """Loss weight [C, h, w], mean 1: what a unit of each channel does to the picture, more around mouth and eyes."""
-    per_coefficient = vae.synthesis.weight.detach().flatten(1).norm(dim=1)
-    effect = per_coefficient.repeat(vae.config.time_stride) * vae.latent_std
+@torch.no_grad()
+def latent_weight(vae: ReferenceVAE, pictures: Tensor) -> Tensor:
+    """Loss weight [C, h, w], mean 1: what a unit of each channel does to the decoded pictures, more around mouth and eyes.
+
+    pictures [N, 3, H, W] in [-1, 1], as references.
+    """
+    reference = vae.reference(pictures)
+    still = vae.encoder(pictures, reference)
+    before = vae.decode_frames(still, reference)
+    noise = torch.randn(still[:, 0].shape, generator=torch.Generator().manual_seed(0)).to(still)
+    effect = []
+    for channel in range(still.shape[1]):
+        moved = still.clone()
+        moved[:, channel] += 0.3 * noise
+        effect.append((vae.decode_frames(moved, reference) - before).square().mean())
+    per_channel = torch.stack(effect).repeat(vae.config.time_stride) * vae.latent_std.square()
     patch = vae.config.patch
     place = torch.ones(256 // patch, 256 // patch)
     for box, factor in ((EYES_BOX, 2.0), (MOUTH_BOX, 4.0)):
         place[tuple(slice(s.start // patch, -(-s.stop // patch)) for s in box)] = factor
-    weight = effect[:, None, None] * place
+    weight = per_channel[:, None, None] * place.to(per_channel)
     return weight / weight.mean()
 
 

@@ -11,16 +11,16 @@ uniform vec3 u_shift;
 uniform float u_scale;
 const vec3 PIVOT = vec3(0.0, -7.0, -1.0);
 // The neck twists: every vertex turns by its own share of the angles.
-mat3 turn(float weight) {
-    vec3 a = u_angles * weight;
+mat3 turn(float weight, vec3 angles) {
+    vec3 a = angles * weight;
     vec3 c = cos(a), s = sin(a);
     mat3 yaw = mat3(c.x, 0, -s.x, 0, 1, 0, s.x, 0, c.x);
     mat3 pitch = mat3(1, 0, 0, 0, c.y, -s.y, 0, s.y, c.y);
     mat3 roll = mat3(c.z, -s.z, 0, s.z, c.z, 0, 0, 0, 1);
     return roll * yaw * pitch;
 }
-vec3 place(vec3 p, float weight, mat3 r) {
-    return r * ((p - PIVOT) * mix(1.0, u_scale, weight)) + PIVOT + u_shift * weight;
+vec3 place(vec3 p, float weight, mat3 r, vec3 shift, float scale) {
+    return r * ((p - PIVOT) * mix(1.0, scale, weight)) + PIVOT + shift * weight;
 }
 """
 
@@ -62,8 +62,8 @@ in vec3 in_position; in vec3 in_normal;
 in vec2 in_uv; in vec4 in_tone; in vec4 in_light;  // light: ambient, key, head weight, gloss
 out vec3 position; out vec3 normal; out vec2 uv; out vec4 tone; out vec4 light; out vec3 rest;
 void main() {
-    mat3 r = turn(in_light.z);
-    position = place(in_position, in_light.z, r);
+    mat3 r = turn(in_light.z, u_angles);
+    position = place(in_position, in_light.z, r, u_shift, u_scale);
     normal = r * in_normal; uv = in_uv; tone = in_tone; light = in_light; rest = in_position;
     gl_Position = u_camera * vec4(position, 1.0);
 }
@@ -128,8 +128,8 @@ CLOTH_VERTEX = _VERSION + POSE + """
 in vec3 in_position; in vec3 in_normal; in vec3 in_colour; in vec4 in_surface; in vec3 in_light;
 out vec3 position; out vec3 normal; out vec3 colour; out vec4 surface; out vec2 light;
 void main() {
-    mat3 r = turn(in_light.z);
-    position = place(in_position, in_light.z, r);
+    mat3 r = turn(in_light.z, u_angles);
+    position = place(in_position, in_light.z, r, u_shift, u_scale);
     normal = r * in_normal; colour = in_colour; surface = in_surface; light = in_light.xy;
     gl_Position = u_camera * vec4(position, 1.0);
 }
@@ -168,8 +168,8 @@ HAIR_VERTEX = _VERSION + POSE + """
 in vec3 in_position; in vec3 in_normal; in vec3 in_tangent; in vec4 in_strand; in vec3 in_light;
 out vec3 position; out vec3 normal; out vec3 tangent; out vec4 strand; out vec2 light;
 void main() {
-    mat3 r = turn(in_light.z);
-    position = place(in_position, in_light.z, r);
+    mat3 r = turn(in_light.z, u_angles);
+    position = place(in_position, in_light.z, r, u_shift, u_scale);
     normal = r * in_normal; tangent = r * in_tangent; strand = in_strand; light = in_light.xy;
     gl_Position = u_camera * vec4(position, 1.0);
 }
@@ -213,6 +213,26 @@ uniform sampler2D u_picture;
 out vec4 pixel;
 void main() { pixel = texture(u_picture, uv); }
 """
+
+# Where every visible point of this frame lies in the source picture (normalised device coordinates), and how much it is
+# inside the mouth: motion that needs no estimating. Hair and clothes have no inside and move only with the head.
+def _motion_vertex(inside: str) -> str:
+    return _VERSION + POSE + inside + """
+in vec3 in_position; in vec3 in_source; in float in_weight;
+uniform vec3 u_source_angles; uniform vec3 u_source_shift; uniform float u_source_scale;
+out vec3 source;
+void main() {
+    gl_Position = u_camera * vec4(place(in_position, in_weight, turn(in_weight, u_angles), u_shift, u_scale), 1.0);
+    mat3 r = turn(in_weight, u_source_angles);
+    vec4 was = u_camera * vec4(place(in_source, in_weight, r, u_source_shift, u_source_scale), 1.0);
+    source = vec3(was.xy / was.w, in_inside);
+}
+"""
+
+
+HEAD_MOTION_VERTEX = _motion_vertex("in float in_inside;")
+SOLID_MOTION_VERTEX = _motion_vertex("const float in_inside = 0.0;")
+MOTION_FRAGMENT = _VERSION + "in vec3 source; out vec4 pixel; void main() { pixel = vec4(source, 1.0); }"
 
 DEPTH_VERTEX = _VERSION + """
 in vec3 in_position;

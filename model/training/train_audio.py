@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from model.audio import STEP, AudioEncoder
 from model.training.augment import augment, make_noise, tilt
-from model.training.loop import Averaged, Budget, cosine_rate, set_rate
+from model.training.loop import Averaged, Budget, begin, cosine_rate, set_rate
 from model.training.speech import PHONES, synthesise
 from model.training.visemes import MOUTH_SHAPES, aperture, mouth_curves, stressed
 
@@ -171,7 +171,7 @@ def main() -> None:
     args = parser.parse_args()
     make_data(args.data, args.utterances, args.workers)
     speech, held_out = load_speech(args.data, False), load_speech(args.data, True)
-    torch.manual_seed(args.seed)
+    begin(args.seed)
     rng = np.random.default_rng(args.seed)
     encoder = AudioEncoder()
     if args.init:

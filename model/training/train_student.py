@@ -17,10 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from model.audio import AudioEncoder
 from model.sampler import shifted_sigmas
-from model.training.loop import Averaged, Budget, compile_blocks, cosine_rate, save_checkpoint, set_rate
-from model.training.sequences import Batch, SequencePass, latent_weight, noised, sample_batch
+from model.training.loop import Averaged, Budget, begin, compile_blocks, cosine_rate, mixed_precision, save_checkpoint, set_rate
+from model.training.sequences import Batch, SequencePass, noised, sample_batch
 from model.training.train_teacher import (
     LENGTH,
     add_arguments,
@@ -63,16 +62,15 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--teacher", required=True)
     args = parser.parse_args()
-    torch.manual_seed(args.seed)
+    begin(args.seed)
     rng, generator = np.random.default_rng(args.seed + 1), torch.Generator().manual_seed(args.seed + 1)
-    vae, teacher = build(args.vae)
+    teacher, student = build(), build()
     teacher.load_state_dict(load_file(args.teacher))
-    _, student = build(args.vae)
     student.load_state_dict(teacher.state_dict())
     teacher, student = teacher.to(args.device).requires_grad_(False), student.to(args.device)
-    train, held_out = load_data(args, vae, AudioEncoder.load(args.audio))
+    data = load_data(args)
     average = Averaged(student, 0.99)
-    weight = latent_weight(vae).to(args.device)
+    weight = data.weight
     for network in (teacher, student, average.module):
         compile_blocks(network.dit.blocks)
     optimiser = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=args.rate, betas=(0.9, 0.95), weight_decay=0.0)
@@ -82,8 +80,8 @@ def main() -> None:
     bar = tqdm(total=100, desc="student", unit="%")
     while budget.progress < 1.0:
         set_rate(optimiser, cosine_rate(budget.progress, args.rate))
-        batch = sample_batch(train, args.batch, LENGTH, rng, args.device)
-        with torch.autocast(args.device, torch.bfloat16):
+        batch = sample_batch(data.train, args.batch, LENGTH, rng, args.device)
+        with mixed_precision(args.device):
             source = rolled_out(average.module, batch, generator) if rng.random() < 0.5 else batch
             context = corrupt_context(source.latents, generator)
             index = torch.randint(0, GRID, batch.latents.shape[:2], generator=generator)
@@ -105,12 +103,12 @@ def main() -> None:
         bar.n = int(100 * budget.progress)
         bar.set_postfix(step=steps, loss=f"{loss.item():.4f}", truth=f"{truth.mean().item():.4f}")
         if steps % 200 == 0:
-            print(f"\nstep {steps} held-out error {evaluate(average.module, held_out, weight):.4f}", flush=True)
+            print(f"\nstep {steps} held-out error {evaluate(average.module, data.held_out, weight):.4f}", flush=True)
             save_checkpoint(args.checkpoint, average=average.module.state_dict(), steps=steps)
     final = average.module.cpu()
     save_file({k: v.contiguous() for k, v in final.state_dict().items()}, args.out)
     metrics = {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes, "grid": GRID}
-    metrics["held_out_error"] = evaluate(final, held_out, weight.cpu())
+    metrics["held_out_error"] = evaluate(final, data.held_out, weight.cpu())
     args.out.with_suffix(".json").write_text(json.dumps({"student": metrics}, indent=2))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,18 @@ from model.audio import AudioEncoder
 from model.config import PRESENTER_DIT, PRESENTER_VAE
 from model.dit import DiT
 from model.text import StyleEncoder
-from model.training.loop import Averaged, Budget, compile_blocks, cosine_rate, save_checkpoint, set_rate
+from model.training.clips import clip_paths, load_clip
+from model.training.loop import (
+    Averaged,
+    Budget,
+    begin,
+    compile_blocks,
+    cosine_rate,
+    mixed_precision,
+    save_checkpoint,
+    set_rate,
+    to_picture_tensor,
+)
 from model.training.sequences import (
     Batch,
     EncodedClip,
@@ -27,7 +39,7 @@ from model.training.sequences import (
     noised,
     sample_batch,
 )
-from model.vae import PatchVAE
+from model.vae import ReferenceVAE
 
 CONTEXT_SIGMA = 0.15  # largest noise the context is trained with
 MOUTH_SCALE = 6.0
@@ -46,15 +58,31 @@ def corrupt_context(latents: Tensor, generator: torch.Generator) -> tuple[Tensor
     return noised(context, sigma.expand(-1, context.shape[1]), torch.randn(context.shape, generator=generator).to(latents)), sigma
 
 
-def build(vae_path: Path) -> tuple[PatchVAE, SequencePass]:
-    vae = PatchVAE(PRESENTER_VAE)
-    vae.load_state_dict(load_file(vae_path))
-    return vae.eval(), SequencePass(DiT(PRESENTER_DIT), StyleEncoder(PRESENTER_DIT.text_dim), vae)
+def build() -> SequencePass:
+    return SequencePass(DiT(PRESENTER_DIT), StyleEncoder(PRESENTER_DIT.text_dim))
 
 
-def load_data(args: argparse.Namespace, vae: PatchVAE, encoder: AudioEncoder) -> tuple[list[EncodedClip], list[EncodedClip]]:
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Clips to train on, clips of other people, and the loss weight [C, h, w] of their latents."""
+
+    train: list[EncodedClip]
+    held_out: list[EncodedClip]
+    weight: Tensor
+
+
+def load_vae(path: Path) -> ReferenceVAE:
+    vae = ReferenceVAE(PRESENTER_VAE)
+    vae.load_state_dict(load_file(path))
+    return vae.eval().requires_grad_(False)
+
+
+def load_data(args: argparse.Namespace) -> Data:
+    vae, encoder = load_vae(args.vae), AudioEncoder.load(args.audio)
     train = load_sequences(args.data, vae, encoder, mirrored=True, versions=3)
-    return train, load_sequences(args.eval, vae, encoder, mirrored=False, versions=1)
+    held_out = load_sequences(args.eval, vae, encoder, mirrored=False, versions=1)
+    portraits = np.stack([load_clip(path).references[0] for path in clip_paths(args.eval)[:8]])
+    return Data(train, held_out, latent_weight(vae, to_picture_tensor(portraits)).to(args.device))
 
 
 @torch.no_grad()
@@ -68,7 +96,7 @@ def evaluate(model: SequencePass, clips: list[EncodedClip], weight: Tensor, sigm
         noisy = noised(batch.latents, t, torch.randn(batch.latents.shape, generator=generator).to(weight))
         out = model(batch, noisy, t, batch.latents[:, :-1], torch.full((8, 1), 0.02, device=weight.device))
         errors.append(weighted_error(out, batch.latents, weight).mean())
-        floors.append(weighted_error(batch.reference[:, None].expand_as(out), batch.latents, weight).mean())
+        floors.append(weighted_error(batch.still[:, None].expand_as(out), batch.latents, weight).mean())
     return float(torch.stack(errors).mean() / torch.stack(floors).mean())
 
 
@@ -90,16 +118,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
     args = parser.parse_args()
-    torch.manual_seed(args.seed)
+    begin(args.seed)
     rng, generator = np.random.default_rng(args.seed), torch.Generator().manual_seed(args.seed)
-    vae, model = build(args.vae)
-    encoder = AudioEncoder.load(args.audio)
+    model = build()
     # The mouth shapes the audio encoder hears are the best start there is; scaled, because they are small beside the controls.
-    model.dit.mean_motion.hear.load_state_dict({k: v * MOUTH_SCALE for k, v in encoder.mouth.state_dict().items()})
-    train, held_out = load_data(args, vae, encoder)
-    model = model.to(args.device)
+    mouth = AudioEncoder.load(args.audio).mouth.state_dict()
+    model.dit.mean_latent.hear.load_state_dict({k: v * MOUTH_SCALE for k, v in mouth.items()})
+    data = load_data(args)
+    model, weight = model.to(args.device), data.weight
     average = Averaged(model, 0.999)
-    weight = latent_weight(vae).to(args.device)
     compile_blocks(model.dit.blocks)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=args.rate, betas=(0.9, 0.95), weight_decay=0.01)
     steps, elapsed = 0, 0.0
@@ -113,11 +140,11 @@ def main() -> None:
     bar = tqdm(total=100, desc="teacher", unit="%")
     while budget.progress < 1.0:
         set_rate(optimiser, cosine_rate(budget.progress, args.rate))
-        batch: Batch = sample_batch(train, args.batch, LENGTH, rng, args.device)
+        batch: Batch = sample_batch(data.train, args.batch, LENGTH, rng, args.device)
         t = noise_levels(tuple(batch.latents.shape[:2]), generator).to(args.device)
         noisy = noised(batch.latents, t, torch.randn(batch.latents.shape, generator=generator).to(args.device))
         context, sigma = corrupt_context(batch.latents, generator)
-        with torch.autocast(args.device, torch.bfloat16):
+        with mixed_precision(args.device):
             out = model(batch, noisy, t, context, sigma)
         loss = weighted_error(out.float(), batch.latents, weight).mean()
         optimiser.zero_grad()
@@ -129,7 +156,7 @@ def main() -> None:
         bar.n = int(100 * budget.progress)
         bar.set_postfix(step=steps, loss=f"{loss.item():.4f}")
         if steps % 200 == 0:
-            error = evaluate(average.module, held_out, weight)
+            error = evaluate(average.module, data.held_out, weight)
             print(f"\nstep {steps} {budget.elapsed_s / 60:.1f} min held-out error {error:.4f}", flush=True)
             save_checkpoint(
                 args.checkpoint, model=model.state_dict(), average=average.module.state_dict(),
@@ -137,8 +164,8 @@ def main() -> None:
             )  # fmt: skip
     final = average.module.cpu()
     save_file({k: v.contiguous() for k, v in final.state_dict().items()}, args.out)
-    metrics = {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes, "sequences": len(train)}
-    metrics["held_out_error"] = evaluate(final, held_out, weight.cpu())
+    metrics = {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes, "sequences": len(data.train)}
+    metrics["held_out_error"] = evaluate(final, data.held_out, weight.cpu())
     args.out.with_suffix(".json").write_text(json.dumps({"teacher": metrics}, indent=2))
 
 

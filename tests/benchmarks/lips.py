@@ -2,7 +2,8 @@
 
 For each recording: share of frames with a face, correlation of lip opening with loudness, lag of the best correlation, and opening
 in silence over opening in loud speech. Opening is the distance of MediaPipe FaceMesh's inner lip points 13 and 14 over
-the height of the face (10 to 152).
+the height of the face (10 to 152). A recording with phones beside it, NAME.phones.json, {"phones": [[CMU phone, start in s, end in s],
+...]}, is also judged on them: closures of P, B and M below 15 % of the 95th percentile, open vowels above 45 %.
 
     python tests/benchmarks/lips.py recordings/ --json tests/benchmarks/results/lips.json
 """
@@ -26,6 +27,7 @@ from streamer.speech_file import decode_speech  # noqa: E402
 
 UPPER_LIP, LOWER_LIP, FOREHEAD, CHIN = 13, 14, 10, 152
 MAX_LAG = 10  # frames
+CLOSED, OPEN = 0.15, 0.45  # of the 95th percentile of the opening
 
 
 def lip_opening(frames: list[np.ndarray]) -> np.ndarray:
@@ -73,6 +75,19 @@ def judge(opening: np.ndarray, loud: np.ndarray) -> dict[str, float]:
     }  # fmt: skip
 
 
+def articulation(opening: np.ndarray, phones: list[tuple[str, float, float]]) -> dict[str, float]:
+    """Share of bilabials whose lips close and of open vowels whose lips open, within a frame of the phone."""
+    scale = np.nanpercentile(opening, 95)
+
+    def around(names: tuple[str, ...]) -> list[np.ndarray]:
+        spans = [(int(start * FPS), int(np.ceil(end * FPS))) for name, start, end in phones if name in names]
+        return [opening[max(first - 1, 0) : last + 1] / scale for first, last in spans]
+
+    closed = [np.nanmin(part) < CLOSED for part in around(("P", "B", "M"))]
+    opened = [np.nanmax(part) > OPEN for part in around(("AA", "AE", "AO", "AW", "AY"))]
+    return {"bilabials_closed": float(np.mean(closed)), "vowels_open": float(np.mean(opened))}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="recordings, *.wav")
@@ -89,7 +104,11 @@ def main() -> None:
         sound = np.concatenate((sound, np.zeros(2 * MEDIA_RATE, dtype=np.int16)))
         for name in list(builtin_portraits())[: args.portraits]:
             frames = list(talk_frames(pipeline, load_portrait(name), sound, seed=0, prompt=""))
-            row = {"recording": path.stem, "portrait": name} | judge(lip_opening(frames), loudness(sound, len(frames)))
+            opening = lip_opening(frames)
+            row = {"recording": path.stem, "portrait": name} | judge(opening, loudness(sound, len(frames)))
+            labels = path.with_suffix(".phones.json")
+            if labels.exists():
+                row |= articulation(opening, json.loads(labels.read_text())["phones"])
             rows.append(row)
             print("  ".join(f"{k} {v:.3f}" if isinstance(v, float) else str(v) for k, v in row.items()), flush=True)
     if args.json:

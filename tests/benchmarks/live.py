@@ -5,6 +5,8 @@ server a second. Agent session: time from an interrupt to silence at the listene
 
     python tests/benchmarks/live.py --speech talk.wav --seconds 60 --json tests/benchmarks/results/live.json
 
+Without --speech a synthesised voice speaks (flite).
+
 How microphone to photon is found: the server's trace holds the sound of every unit; its envelope is matched with the envelope the page
 records from its own microphone, which tells when each unit's sound was spoken; the bar code tells when its frame was shown.
 Skew is picture against returned sound, both as the page receives them (before the audio device's own output latency). Web Audio, through
@@ -233,9 +235,15 @@ def interrupts(browser_type: Any, server: Server, folder: Path, speech: Path, co
     return {"interrupt_to_silence_ms": percentiles(np.array(out))}
 
 
+def synthesised(path: Path) -> Path:
+    text = "People speak in phrases. Between them they pause, and then they go on about bread, music, maps and the weather."
+    subprocess.run(["flite", "-voice", "slt", "-t", text, "-o", str(path)], check=True)
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--speech", type=Path, required=True, help="recording that plays the microphone, looped")
+    parser.add_argument("--speech", type=Path, help="recording that plays the microphone, looped (default: a synthesised voice)")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--interrupts", type=int, default=10)
     parser.add_argument("--portrait", default="")
@@ -246,15 +254,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
+        speech = args.speech or synthesised(folder / "flite.wav")
         server = Server(folder, args.serve)
         try:
             with sync_playwright() as playwright:
-                result = mirror(playwright.chromium, server, folder, args.speech, args.seconds, args.portrait)
-                result |= interrupts(playwright.chromium, server, folder, args.speech, args.interrupts, args.portrait)
+                result = mirror(playwright.chromium, server, folder, speech, args.seconds, args.portrait)
+                result |= interrupts(playwright.chromium, server, folder, speech, args.interrupts, args.portrait)
         finally:
             stop_s = server.stop()
     result |= {
-        "server_start_s": server.start_s, "server_stop_s": stop_s, "seconds": args.seconds, "speech": args.speech.name,
+        "server_start_s": server.start_s, "server_stop_s": stop_s, "seconds": args.seconds, "speech": speech.name,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cpu": _cpu_name(), "cores": psutil.cpu_count(), "python": platform.python_version(), "system": platform.platform()},
     }  # fmt: skip

@@ -10,42 +10,67 @@ import torch
 from av import VideoFrame
 
 from model.conditions import STEPS_BEFORE, audio_tokens
-from model.config import PRESENTER_DIT, PRESENTER_VAE
+from model.config import PRESENTER_DIT, VAEConfig
 from model.controls import CONTROL_NAMES, ControllerState, next_controls
 from model.dit import DiT
 from model.rope import apply_rope, rope_table
 from model.sampler import sample_euler, sample_renoise, shifted_sigmas
 from model.text import tokenise
-from model.vae import PatchVAE, dct_basis
+from model.vae import DEPTH, Change, ReferenceVAE, compose, dct_basis
 from model.yuv import rgb_to_i420
+
+TINY_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8))
+
+
+def tiny_vae() -> ReferenceVAE:
+    torch.manual_seed(0)
+    vae = ReferenceVAE(TINY_VAE).eval().requires_grad_(False)
+    for layer in (vae.decoder.motion, vae.decoder.paint):
+        torch.nn.init.normal_(layer.weight, std=0.05)
+    return vae
 
 
 def test_streaming_decode_equals_whole_decode() -> None:
-    """Latent frames decoded one by one give the bits of the whole clip decoded at once."""
-    torch.manual_seed(0)
-    vae = PatchVAE(dataclasses.replace(PRESENTER_VAE, frame_channels=8, width=16)).eval()
-    latents = torch.randn(3, vae.config.latent_channels, 4, 4)
-    with torch.inference_mode():
-        whole = vae.decode(latents)
-        parts = torch.cat([vae.decode(one[None]) for one in latents])
-    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-6)
+    """Latent frames decoded one by one give the whole clip decoded at once."""
+    vae = tiny_vae()
+    latents = torch.randn(3, TINY_VAE.latent_channels, 4, 4)
+    reference = vae.reference(torch.rand(1, 3, 64, 64) * 2 - 1)
+    whole = vae.decode(latents, reference.for_frames(3))
+    parts = torch.cat([vae.decode(one[None], reference) for one in latents])
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5)
 
 
-def test_closed_form_is_exact_on_its_own_subspace() -> None:
-    """With as many components as a patch has numbers the closed form loses nothing."""
-    config = dataclasses.replace(PRESENTER_VAE, patch=4, frame_channels=48, width=16)
-    vae = PatchVAE(config)
-    basis, _ = torch.linalg.qr(torch.randn(48, 48, generator=torch.Generator().manual_seed(0)))
-    vae.initialise(basis.T.contiguous(), torch.rand(48) + 0.5, torch.zeros(48))
-    frames = torch.rand(4, 3, 32, 32) * 2 - 1
+def test_stacking_frames_is_undone_by_unstacking() -> None:
+    vae = tiny_vae()
+    vae.latent_mean.copy_(torch.randn(TINY_VAE.latent_channels))
+    vae.latent_std.copy_(torch.rand(TINY_VAE.latent_channels) + 0.5)
+    frames = torch.randn(8, TINY_VAE.frame_channels, 4, 4)
+    torch.testing.assert_close(vae.unstack(vae.stack(frames)), frames, rtol=0, atol=1e-5)
+
+
+def test_an_untrained_decoder_shows_the_portrait() -> None:
+    """Nothing moves and nothing is painted until training says so."""
+    vae = ReferenceVAE(TINY_VAE)
+    picture = torch.rand(2, 3, 64, 64) * 2 - 1
     with torch.no_grad():
-        decoded = vae.synthesis(vae.analysis(frames))
-    torch.testing.assert_close(decoded, frames, rtol=0, atol=1e-4)
+        shown = vae.decode(torch.randn(2, TINY_VAE.latent_channels, 4, 4), vae.reference(picture))
+    assert (shown - picture.repeat_interleave(4, dim=0)).abs().max() < 0.005
+
+
+def test_motion_fetches_from_where_it_points() -> None:
+    """A displacement of (+3, -2) pixels shows what lies 3 to the right and 2 above; a full cover shows the colour on dark."""
+    picture = torch.rand(1, 3, 32, 32)
+    motion = torch.tensor([3.0, -2.0])[None, :, None, None].expand(1, 2, 16, 16)
+    shown = compose(picture, Change(motion, torch.full((1, 1, 32, 32), -40.0), torch.zeros(1, 3, 32, 32)))
+    torch.testing.assert_close(shown[..., 4:, :28], picture[..., 2:30, 3:31], rtol=0, atol=1e-4)
+    hidden = compose(picture, Change(motion, torch.full((1, 1, 32, 32), 40.0), torch.full((1, 3, 32, 32), 0.25)))
+    torch.testing.assert_close(hidden, (torch.tensor(DEPTH) + 0.25)[None, :, None, None].expand_as(hidden))
 
 
 def test_encode_refuses_a_partial_latent_frame() -> None:
+    vae = tiny_vae()
     with pytest.raises(ValueError, match="multiple of 4"):
-        PatchVAE(PRESENTER_VAE).encode(torch.zeros(3, 3, 32, 32))
+        vae.encode(torch.zeros(3, 3, 32, 32), vae.reference(torch.zeros(1, 3, 32, 32)))
 
 
 def test_time_basis_is_orthonormal() -> None:
@@ -53,15 +78,16 @@ def test_time_basis_is_orthonormal() -> None:
 
 
 def test_untrained_transformer_changes_nothing() -> None:
-    """The head starts at zero: nothing is added and nothing moves."""
+    """The head starts at zero: nothing is added."""
     config = dataclasses.replace(PRESENTER_DIT, dim=48, ffn_dim=64, num_heads=2, num_layers=1, grid=4)
     y = torch.randn(1, 2, config.latent_channels, 4, 4)
     out = DiT(config)(
         torch.randn_like(y), torch.zeros(1, 2, 4, 4, 4), y, torch.ones(1, 2), text_BLC=torch.zeros(1, 4, config.text_dim),
-        image_BLC=torch.randn(1, 4, config.image_dim), audio_BTLC=torch.randn(1, 2, config.audio_tokens, config.audio_dim),
+        image_BLC=torch.randn(1, config.image_tokens, config.image_dim),
+        audio_BTLC=torch.randn(1, 2, config.audio_tokens, config.audio_dim),
         control_BTC=torch.zeros(1, 2, config.control_dim),
     )  # fmt: skip
-    assert out.shape == (1, 2, config.out_channels, 4, 4) and not out.any()
+    assert out.shape == (1, 2, config.latent_channels, 4, 4) and not out.any()
 
 
 def test_rotary_scores_depend_on_distance_only() -> None:

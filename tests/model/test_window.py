@@ -7,17 +7,18 @@ import dataclasses
 import pytest
 import torch
 
+from model.conditions import image_tokens
 from model.config import PRESENTER_DIT, DiTConfig, VAEConfig, WindowConfig
 from model.dit import DiT
 from model.text import TEXT_TOKENS, StyleEncoder
-from model.vae import PatchVAE
+from model.vae import ReferenceVAE
 from model.window import RollingWindow, WindowState
 
 TINY: DiTConfig = dataclasses.replace(
-    PRESENTER_DIT, latent_channels=8, image_dim=8, dim=48, ffn_dim=64, num_heads=2, num_layers=2, freq_dim=16, text_dim=6, audio_dim=5,
-    grid=4,
+    PRESENTER_DIT, latent_channels=8, image_dim=8, patch=2, dim=48, ffn_dim=64, num_heads=2, num_layers=2, freq_dim=16, text_dim=6,
+    audio_dim=5, grid=4,
 )
-TINY_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=2, width=8)
+TINY_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8))
 SIZE = 64
 
 
@@ -26,18 +27,24 @@ def dit() -> DiT:
     torch.manual_seed(0)
     network = DiT(TINY).eval()
     torch.nn.init.normal_(network.head.head.weight, std=0.1)
-    torch.nn.init.normal_(network.mean_motion.maps, std=0.02)
+    torch.nn.init.normal_(network.mean_latent.maps, std=0.02)
     return network
 
 
 @pytest.fixture
-def vae() -> PatchVAE:
+def vae() -> ReferenceVAE:
     torch.manual_seed(0)
-    return PatchVAE(TINY_VAE).eval()
+    return ReferenceVAE(TINY_VAE).eval()
 
 
 def picture(seed: int = 5) -> torch.Tensor:
     return torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def opened(window: RollingWindow, vae: ReferenceVAE, still: torch.Tensor, text: torch.Tensor, seed: int) -> WindowState:
+    with torch.inference_mode():
+        reference = vae.reference(still[None])
+        return window.open(reference, vae.encode_still(reference)[0], text, seed)
 
 
 def conditions(num_frames: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,48 +62,49 @@ def roll(window: RollingWindow, state: WindowState, audio: torch.Tensor, control
     return torch.stack(latents), states
 
 
-def test_cached_window_equals_parallel_sequence(dit: DiT, vae: PatchVAE) -> None:
+def test_cached_window_equals_parallel_sequence(dit: DiT, vae: ReferenceVAE) -> None:
     """Frames made one by one with cached keys equal the training pass that sees all of them at once."""
     from model.training.sequences import Batch, SequencePass
 
     text = StyleEncoder(TINY.text_dim)
-    window = RollingWindow(dit, vae, WindowConfig(context=2, new=1, sigmas=(1.0,), context_sigma=0.02))
+    window = RollingWindow(dit, WindowConfig(context=2, new=1, sigmas=(1.0,), context_sigma=0.02))
     still = picture()
     audio, control = conditions(5)
-    latents, _ = roll(window, window.open(still, text.encode("smiling")[0].detach(), seed=3), audio, control)
+    latents, _ = roll(window, opened(window, vae, still, text.encode("smiling")[0].detach(), 3), audio, control)
     noise = torch.stack([torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(3 * 1_000_003 + i)) for i in range(5)])
     ids = torch.tensor([[2] + [0] * (TEXT_TOKENS - 1)])
-    batch = Batch(latents[None], vae.encode_still(still)[None], still[None], control[None], audio[None], ids)
     with torch.inference_mode():
-        out = SequencePass(dit, text, vae)(batch, noise[None], torch.ones(1, 5), latents[None, :-1], torch.full((1, 1), 0.02))
+        reference = vae.reference(still[None])
+        batch = Batch(latents[None], vae.encode_still(reference), image_tokens(reference.coarse), control[None], audio[None], ids)
+        out = SequencePass(dit, text)(batch, noise[None], torch.ones(1, 5), latents[None, :-1], torch.full((1, 1), 0.02))
     torch.testing.assert_close(out[0], latents, rtol=1e-4, atol=1e-4)
 
 
-def test_batched_sessions_do_not_mix(dit: DiT, vae: PatchVAE) -> None:
+def test_batched_sessions_do_not_mix(dit: DiT, vae: ReferenceVAE) -> None:
     """Two sessions stepped together give what each gives alone."""
-    window = RollingWindow(dit, vae, WindowConfig(context=2, new=1, sigmas=(1.0, 0.7), context_sigma=0.02))
+    window = RollingWindow(dit, WindowConfig(context=2, new=1, sigmas=(1.0, 0.7), context_sigma=0.02))
     text = torch.zeros(TEXT_TOKENS, TINY.text_dim)
     audio, control = conditions(2)
-    states = [window.open(r, text, seed=i) for i, r in enumerate((picture(1), picture(2)))]
+    states = [opened(window, vae, r, text, i) for i, r in enumerate((picture(1), picture(2)))]
     together, _ = window.advance(states, audio, control)
     alone = torch.cat([window.advance([s], audio[i : i + 1], control[i : i + 1])[0] for i, s in enumerate(states)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_going_on_from_an_older_state_repeats_exactly(dit: DiT, vae: PatchVAE) -> None:
+def test_going_on_from_an_older_state_repeats_exactly(dit: DiT, vae: ReferenceVAE) -> None:
     """A rewind is bit-identical: states are immutable and noise depends on the index alone."""
-    window = RollingWindow(dit, vae, WindowConfig(context=2, new=1, sigmas=(1.0, 0.7), context_sigma=0.02))
+    window = RollingWindow(dit, WindowConfig(context=2, new=1, sigmas=(1.0, 0.7), context_sigma=0.02))
     audio, control = conditions(6)
-    state = window.open(picture(), torch.zeros(TEXT_TOKENS, TINY.text_dim), seed=1)
+    state = opened(window, vae, picture(), torch.zeros(TEXT_TOKENS, TINY.text_dim), 1)
     latents, states = roll(window, state, audio, control)
     again, _ = roll(window, states[3], audio[3:], control[3:])
     assert torch.equal(latents[3:], again)
 
 
-def test_state_does_not_grow(dit: DiT, vae: PatchVAE) -> None:
-    window = RollingWindow(dit, vae, WindowConfig(context=2, new=1, sigmas=(1.0,), context_sigma=0.02))
+def test_state_does_not_grow(dit: DiT, vae: ReferenceVAE) -> None:
+    window = RollingWindow(dit, WindowConfig(context=2, new=1, sigmas=(1.0,), context_sigma=0.02))
     audio, control = conditions(12)
-    state = window.open(picture(), torch.zeros(TEXT_TOKENS, TINY.text_dim), seed=1)
+    state = opened(window, vae, picture(), torch.zeros(TEXT_TOKENS, TINY.text_dim), 1)
     _, states = roll(window, state, audio, control)
     assert {s.keys.shape for s in states} == {states[0].keys.shape}
     assert torch.equal(states[-1].keys[0], states[0].keys[0])

@@ -122,3 +122,22 @@ def test_a_wrong_path_says_what_to_give(tmp_path: Path) -> None:
         find_head(tmp_path)
     with pytest.raises(FileNotFoundError, match="ICT-FaceKit"):
         find_head(tmp_path / "missing.npz")
+
+
+def test_motion_says_where_a_frame_comes_from(head: Head, renderer) -> None:  # type: ignore[no-untyped-def]
+    """The source picture, moved as told, is the frame, but for what it does not show: the inside of the mouth."""
+    person = Person.sample(8)
+    turned = dataclasses.replace(_shaped(head, jawOpen=0.6, eyeBlink_L=1.0, eyeBlink_R=1.0), yaw=0.15, pitch=0.05)
+    source, frame = renderer.render(person, STILL), renderer.render(person, turned)
+    motion, inside = renderer.motion(person, turned, STILL)
+    rows, columns = np.indices(motion.shape[:2])
+    moved = source[
+        np.clip(np.rint(rows + motion[..., 1]).astype(int), 0, 255), np.clip(np.rint(columns + motion[..., 0]).astype(int), 0, 255)
+    ]
+    face = np.zeros_like(inside)
+    face[70:190, 80:176] = True
+    error = np.abs(moved.astype(int) - frame.astype(int)).mean(-1)
+    unmoved = np.abs(source.astype(int) - frame.astype(int)).mean(-1)
+    assert error[face & ~inside].mean() < 0.45 * unmoved[face & ~inside].mean()
+    assert 100 < inside.sum() < 1200
+    assert not motion[:8, :8].any()
