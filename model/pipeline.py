@@ -50,9 +50,10 @@ class AvatarPipeline:
         # Latents and pictures are float32; only the decoder's network runs in the working precision.
         decoder = copy.deepcopy(parts.vae.decoder).to(device, dtype)
         self._decoder = decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._window = RollingWindow(parts.dit.to(device, dtype), window)
         self._device, self._dtype = device, dtype
         self._past_samples = parts.audio.context_samples + STEPS_BEFORE * _STEP_SAMPLES
+        silence = torch.zeros(1, self._past_samples + self.geometry.step_samples_16k, device=device)
+        self._window = RollingWindow(parts.dit.to(device, dtype), window, self._audio(silence)[0])
 
     @classmethod
     def load(

@@ -58,8 +58,8 @@ class _Session(NamedTuple):
     image: Tensor
     text: Tensor
 
-    def twice(self) -> _Session:
-        return _Session(*(torch.cat((part, part)) for part in self))
+    def repeat(self, times: int) -> _Session:
+        return _Session(*(torch.cat([part] * times) for part in self))
 
 
 class _Alone:
@@ -77,7 +77,7 @@ class _Alone:
 
 
 class _CleanAndNoisy:
-    """The first pass: the batch holds the last frames, clean, then the new ones; each new one sees the last of its session."""
+    """The first pass: the batch holds the last frames, clean, then the new ones once or more; each sees the last of its session."""
 
     def __init__(self, keys_BFLSD: Tensor, values_BFLSD: Tensor) -> None:
         self._keys, self._values = keys_BFLSD, values_BFLSD
@@ -86,12 +86,12 @@ class _CleanAndNoisy:
     def __call__(self, layer: int, k_BSD: Tensor, v_BSD: Tensor) -> tuple[Tensor, Tensor]:
         return self._join(self._keys[:, :, layer], k_BSD, 0), self._join(self._values[:, :, layer], v_BSD, 1)
 
-    def _join(self, cached_BFSD: Tensor, both: Tensor, which: int) -> Tensor:
-        clean, noisy = both.chunk(2)
+    def _join(self, cached_BFSD: Tensor, rows: Tensor, which: int) -> Tensor:
+        clean, *noisy = rows.split(len(cached_BFSD))
         self._new[which].append(clean)
         for_clean = torch.cat((cached_BFSD.flatten(1, 2), clean), dim=1)
-        for_noisy = torch.cat((cached_BFSD[:, 0], cached_BFSD[:, 2:].flatten(1, 2), clean, noisy), dim=1)
-        return torch.cat((for_clean, for_noisy))
+        for_noisy = torch.cat((cached_BFSD[:, 0], cached_BFSD[:, 2:].flatten(1, 2), clean), dim=1)
+        return torch.cat((for_clean, *(torch.cat((for_noisy, each), dim=1) for each in noisy)))
 
     def moved_on(self) -> tuple[Tensor, Tensor]:
         """The caches with the last frames in and the oldest of the context out."""
@@ -102,23 +102,26 @@ class _CleanAndNoisy:
 
 
 class _Cached:
-    """Any later pass: only the new frames are computed."""
+    """Any later pass: only the new frames are computed, once or more."""
 
     def __init__(self, keys_BFLSD: Tensor, values_BFLSD: Tensor) -> None:
         self.keys, self.values = keys_BFLSD, values_BFLSD
 
     def __call__(self, layer: int, k_BSD: Tensor, v_BSD: Tensor) -> tuple[Tensor, Tensor]:
-        keys, values = self.keys[:, :, layer].flatten(1, 2), self.values[:, :, layer].flatten(1, 2)
+        times = len(k_BSD) // len(self.keys)
+        keys, values = (kept[:, :, layer].flatten(1, 2).repeat(times, 1, 1) for kept in (self.keys, self.values))
         return torch.cat((keys, k_BSD), dim=1), torch.cat((values, v_BSD), dim=1)
 
 
 class RollingWindow:
     """Steps many sessions at once. All tensors on the network's device, in its dtype."""
 
-    def __init__(self, dit: DiT, config: WindowConfig) -> None:
+    def __init__(self, dit: DiT, config: WindowConfig, quiet_LC: Tensor) -> None:
+        """quiet_LC: audio tokens of silence, what guidance leads away from."""
         self.dit, self.config = dit, config
         self.dtype = dit.patch_embedding.weight.dtype
         self.device = dit.patch_embedding.weight.device
+        self.quiet = quiet_LC.to(self.device, self.dtype)
         self.frames = 1 + config.context
 
     @torch.inference_mode()
@@ -154,16 +157,21 @@ class RollingWindow:
             drawn = [torch.randn(session.anchor.shape[1:], generator=g) for g in generators]
             return torch.stack(drawn).to(self.device, self.dtype)
 
+        heard = [audio] if self.config.guidance == 1.0 else [audio, self.quiet.expand_as(audio)]
+
         def denoise(x: Tensor, sigma: float) -> Tensor:
             nonlocal later
-            new = (x, audio, control)
+            new = [(x, tokens, control) for tokens in heard]
+            levels = [sigma] * len(states) * len(new)
             if later is not None:
-                return session.anchor + self._forward(new, [sigma] * len(states), 0, session, later)
-            both = tuple(torch.cat(pair) for pair in zip(clean, new, strict=True))
-            levels = [*clean_sigmas, *([sigma] * len(states))]
-            out = self._forward(both, levels, len(states), session.twice(), first)
-            later = _Cached(*first.moved_on())
-            return session.anchor + out[len(states) :]
+                out = self._forward(_join(new), levels, 0, session.repeat(len(new)), later)
+            else:
+                out = self._forward(_join([clean, *new]), [*clean_sigmas, *levels], len(states), session.repeat(1 + len(new)), first)
+                out = out[len(states) :]
+                later = _Cached(*first.moved_on())
+            spoken, *quiet = out.split(len(states))
+            # Away from silence (audio guidance of EchoMimicV3): a regression says everything a little too softly.
+            return session.anchor + (quiet[0] + self.config.guidance * (spoken - quiet[0]) if quiet else spoken)
 
         latent = sample_renoise(denoise, noise, sigmas or self.config.sigmas)
         assert later is not None
@@ -194,3 +202,7 @@ class RollingWindow:
 
 def _gather(frames: Sequence[Frame]) -> tuple[Tensor, Tensor, Tensor]:
     return torch.stack([f.latent for f in frames]), torch.stack([f.audio for f in frames]), torch.stack([f.control for f in frames])
+
+
+def _join(rows: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return tuple(torch.cat(column) for column in zip(*rows, strict=True))

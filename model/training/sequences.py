@@ -212,7 +212,10 @@ def _window(x_BND: Tensor, gather_F3: Tensor, size: int) -> Tensor:
 
 @torch.no_grad()
 def latent_weight(vae: ReferenceVAE, pictures: Tensor) -> Tensor:
-    """Loss weight [C, h, w], mean 1: what a unit of each channel does to the decoded pictures, more around mouth and eyes.
+    """Loss weight [C, h, w], mean 1: what a unit of each channel does to the decoded pictures, far more around mouth and eyes.
+
+    The turning head is nearly all of the change, and learnt first: at a weight of 4 the whole was at 17 % of the still portrait's error
+    and the mouth at 70 %.
 
     pictures [N, 3, H, W] in [-1, 1], as references.
     """
@@ -228,19 +231,19 @@ def latent_weight(vae: ReferenceVAE, pictures: Tensor) -> Tensor:
     per_channel = torch.stack(effect).repeat(vae.config.time_stride) * vae.latent_std.square()
     patch = vae.config.patch
     place = torch.ones(256 // patch, 256 // patch)
-    for box, factor in ((EYES_BOX, 2.0), (MOUTH_BOX, 4.0)):
+    for box, factor in ((EYES_BOX, 4.0), (MOUTH_BOX, 40.0)):
         place[tuple(slice(s.start // patch, -(-s.stop // patch)) for s in box)] = factor
     weight = per_channel[:, None, None] * place.to(per_channel)
     return weight / weight.mean()
 
 
 def noise_levels(shape: tuple[int, ...], generator: torch.Generator, shift: float = 3.0) -> Tensor:
-    """Half logit-normal, half uniform, shifted towards noise; one in four is pure noise, where sampling starts."""
+    """Half logit-normal, half uniform, shifted towards noise; every other is pure noise, where few steps do most of their work."""
     normal = torch.sigmoid(torch.randn(shape, generator=generator))
     uniform = torch.rand(shape, generator=generator)
     t = torch.where(torch.rand(shape, generator=generator) < 0.5, normal, uniform)
     t = shift * t / (1 + (shift - 1) * t)
-    return torch.where(torch.rand(shape, generator=generator) < 0.25, torch.ones(()), t).clamp(min=0.02)
+    return torch.where(torch.rand(shape, generator=generator) < 0.5, torch.ones(()), t).clamp(min=0.02)
 
 
 def noised(clean: Tensor, t: Tensor, noise: Tensor) -> Tensor:
