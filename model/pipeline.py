@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kernels.yuv import rgb_to_i420
 from model.checkpoints import PRESENTER_FILE, PresenterParts, load_presenter
 from model.conditions import STEPS_BEFORE
 from model.config import PRESENTER_WINDOW, WindowConfig
@@ -24,7 +25,6 @@ from model.geometry import Geometry
 from model.sampler import shifted_sigmas
 from model.vae import Reference, compose
 from model.window import RollingWindow, WindowState
-from model.yuv import rgb_to_i420
 
 _STEP_SAMPLES = 320  # one audio feature step, 20 ms
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from av import VideoFrame
 
+from kernels.yuv import rgb_to_i420
 from model.conditions import STEPS_BEFORE, audio_tokens
 from model.config import PRESENTER_DIT, VAEConfig
 from model.controls import CONTROL_NAMES, ControllerState, next_controls
@@ -17,7 +18,6 @@ from model.rope import apply_rope, rope_table
 from model.sampler import sample_euler, sample_renoise, shifted_sigmas
 from model.text import tokenise
 from model.vae import DEPTH, Change, ReferenceVAE, compose, dct_basis
-from model.yuv import rgb_to_i420
 
 TINY_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8))
 

@@ -1,0 +1,63 @@
+"""The dispatcher: what is asked for is what runs, and everything works without triton."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from kernels.dispatch import choose
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_chooses_the_operator_on_a_cpu() -> None:
+    assert choose("auto", (torch.ones(1), None)) == "operator"
+
+
+def test_gradients_and_unknown_devices_take_the_reference() -> None:
+    needs_gradient = torch.ones(1, requires_grad=True)
+    assert choose("auto", (torch.ones(1), needs_gradient)) == "reference"
+    with torch.no_grad():
+        assert choose("auto", (torch.ones(1), needs_gradient)) == "operator"
+    assert choose("auto", (torch.ones(1, device="meta"),)) == "reference"
+
+
+@pytest.mark.parametrize("name", ["reference", "triton"])
+def test_what_is_named_is_taken(name) -> None:
+    assert choose(name, (torch.ones(1),)) == name
+
+
+def test_refuses_other_names() -> None:
+    with pytest.raises(ValueError, match="auto, reference or triton"):
+        choose("fast", (torch.ones(1),))
+
+
+def test_operators_work_without_triton() -> None:
+    code = """
+import sys
+sys.modules["triton"] = None
+import torch
+from kernels.cross_attention import cross_attention
+from kernels.qkv_rope import qkv_norm_rope_append
+from kernels.residual_norm import residual_gate_norm_modulate
+from kernels.window_attention import Session, window_attention
+from kernels.yuv import rgb_to_i420
+x, cache = torch.ones(1, 4, 8), torch.zeros(2, 6, 8)
+index = torch.arange(4, dtype=torch.int32)
+residual_gate_norm_modulate(x, x)
+q = qkv_norm_rope_append(torch.ones(4, 24), *torch.ones(2, 8), torch.ones(4, 2, 2), index, index, *cache)
+window_attention(q, *cache, [Session(4, 0, 6, 0, 6)], num_heads=2)
+cross_attention(x, (x, x), (x, x), (x[None], x[None]), num_heads=2)
+rgb_to_i420(torch.ones(1, 3, 2, 2))
+try:
+    rgb_to_i420(torch.ones(1, 3, 2, 2), implementation="triton")
+except ImportError:
+    print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "refused\n"
