@@ -42,6 +42,7 @@ import sys
 sys.modules["triton"] = None
 import torch
 from kernels.cross_attention import cross_attention
+from kernels.fp8_linear import fp8_linear, quantize_rows
 from kernels.qkv_rope import qkv_norm_rope_append
 from kernels.residual_norm import residual_gate_norm_modulate
 from kernels.window_attention import Session, window_attention
@@ -52,6 +53,7 @@ residual_gate_norm_modulate(x, x)
 q = qkv_norm_rope_append(torch.ones(4, 24), *torch.ones(2, 8), torch.ones(4, 2, 2), index, index, *cache)
 window_attention(q, *cache, [Session(4, 0, 6, 0, 6)], num_heads=2)
 cross_attention(x, (x, x), (x, x), (x[None], x[None]), num_heads=2)
+fp8_linear(*quantize_rows(torch.ones(4, 16)), *quantize_rows(torch.ones(16, 16)))
 rgb_to_i420(torch.ones(1, 3, 2, 2))
 try:
     rgb_to_i420(torch.ones(1, 3, 2, 2), implementation="triton")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-PACKAGES = ["residual_norm", "qkv_rope", "window_attention", "cross_attention", "yuv"]
+PACKAGES = ["residual_norm", "qkv_rope", "window_attention", "cross_attention", "yuv", "fp8_linear"]
 SHARED_BYTES = 232_448  # what one block may use on sm_90
 
 
