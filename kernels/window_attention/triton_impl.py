@@ -116,18 +116,25 @@ def _on_device(plan: Plan, device: torch.device) -> tuple[Tensor, Tensor]:
     return items.to(device), merges.to(device)
 
 
+def _num_processors(device: torch.device) -> int:
+    return INTERPRETED_WORKERS if INTERPRETED else torch.cuda.get_device_properties(device).multi_processor_count
+
+
 def launch(
-    q: Tensor, k_cache: Tensor, v_cache: Tensor, sessions: tuple[Session, ...], num_heads: int, frame_tokens: int | None
-) -> Tensor:
-    """Arguments already checked for shape; see the package. The first call with new lengths copies a plan to the device."""
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, sessions: tuple[Session, ...], num_heads: int, frame_tokens: int | None,
+    num_workers: int | None = None,
+) -> Tensor:  # fmt: skip
+    """Arguments already checked for shape; see the package. The first call with new lengths copies a plan to the device.
+
+    num_workers: for how many processors to plan, the device's own if None; for one, nothing is ever split.
+    """
     check_launch(q, k_cache, v_cache)
     reason = unsupported(q, sessions, num_heads, frame_tokens)
     if reason is not None:
         raise ValueError(reason)
     tile = _tile(sessions, frame_tokens)
     assert tile is not None
-    workers = INTERPRETED_WORKERS if INTERPRETED else torch.cuda.get_device_properties(q.device).multi_processor_count
-    plan = make_plan(sessions, num_heads, tile, frame_tokens, workers)
+    plan = make_plan(sessions, num_heads, tile, frame_tokens, num_workers or _num_processors(q.device))
     items, merges = _on_device(plan, q.device)
     dim, head_dim = q.shape[1], q.shape[1] // num_heads
     out = torch.empty_like(q)

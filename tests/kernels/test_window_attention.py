@@ -80,6 +80,14 @@ def test_cases_split_and_do_not(normal) -> None:
     assert torch.equal(*twice)
 
 
+@pytest.mark.usefixtures("small_tiles", "poisoned")
+def test_planned_for_one_processor_nothing_is_split(normal, judge) -> None:
+    from kernels.window_attention.triton_impl import launch
+
+    (q, k, v, sessions), options = make(normal, "one session, split")
+    judge(launch(q, k, v, tuple(sessions), HEADS, None, num_workers=1), in_float64(q, k, v, sessions, **options))
+
+
 @pytest.mark.usefixtures("small_tiles")
 def test_large_scores_do_not_overflow(normal, judge) -> None:
     arguments, options = make(normal, "ragged", torch.float16)
