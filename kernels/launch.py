@@ -31,12 +31,14 @@ class Variant:
 
 
 def check_launch(*tensors: Tensor | None) -> None:
-    """Triton runs on CUDA tensors, or on CPU tensors in the interpreter."""
+    """Triton launches on the current CUDA device, wherever tensors are, so they must be there; in the interpreter, on a CPU."""
     for tensor in tensors:
         if tensor is None:
             continue
         if tensor.device.type != ("cpu" if INTERPRETED else "cuda"):
             where = "CPU tensors (the interpreter is on)" if INTERPRETED else "CUDA tensors"
             raise ValueError(f"the Triton implementation takes {where}, got {tensor.device}")
+        if not INTERPRETED and tensor.device.index != torch.cuda.current_device():
+            raise ValueError(f"tensors must be on the current device, {torch.cuda.current_device()}, got {tensor.device}")
         if INTERPRETED and tensor.dtype == torch.bfloat16:
             raise TypeError("Triton's interpreter computes bfloat16 wrongly; it is supported for float32 and float16 only")

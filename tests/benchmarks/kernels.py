@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
+from tests.benchmarks.kernel_block import block_cases  # noqa: E402
 from tests.benchmarks.kernel_cases import Case, Scale, fused_cases  # noqa: E402
 from tests.benchmarks.kernel_timing import Timing, ceilings, eager_us, measure, num_input_sets, poison  # noqa: E402
 from tests.benchmarks.kernel_windows import window_cases  # noqa: E402
@@ -29,7 +30,7 @@ from tests.benchmarks.kernel_windows import window_cases  # noqa: E402
 TINY = {
     "heads": 2, "head_dim": 16, "ffn": 64, "frame_tokens": 16, "text": 5, "image": 3, "audio": 2, "batches": (1, 2), "picture": 8
 }  # fmt: skip
-NOT_BUILT = {"A8": "8-bit attention: no kernel", "E1": "whole block: not composed yet", "E2": "whole block in 8 bits: not composed yet"}
+NOT_BUILT = {"A8": "8-bit attention: no kernel"}
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -138,7 +139,7 @@ def main() -> int:
     print(report["environment"], report["ceilings"])
     report["cases"] = []
     with torch.inference_mode():
-        for case in (*fused_cases(scale), *window_cases(scale, arguments.grid)):
+        for case in (*fused_cases(scale), *window_cases(scale, arguments.grid), *block_cases(scale)):
             if arguments.only in case.name:
                 report["cases"].append(run_case(case, device))
                 print_times(report["cases"][-1], report["ceilings"])

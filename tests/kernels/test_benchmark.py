@@ -25,7 +25,7 @@ def test_dry_run_runs_every_case_and_measures_nothing(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["measurement"] is False
     goals = [goal for case in report["cases"] for goal in case["goals"]]
-    assert {"A1", "A4", "A5", "A6", "A7", "C1", "F1", "F2", "F3", "G1", "I420"} <= {goal["id"] for goal in goals}
+    assert {"A1", "A4", "A5", "A6", "A7", "C1", "E1", "E2", "F1", "F2", "F3", "G1", "I420"} <= {goal["id"] for goal in goals}
     assert {goal["verdict"] for goal in goals} <= {"dry run", "no baseline here"}
     assert all(goal["ratio"] is None for goal in goals)
     for case in report["cases"]:
