@@ -53,5 +53,8 @@ def compile_variant(variant) -> dict[str, object]:  # type: ignore[no-untyped-de
 
 
 if __name__ == "__main__":
-    packages = [importlib.import_module(f"kernels.{name}.triton_impl") for name in sys.argv[1:]]
-    print(json.dumps([compile_variant(variant) for package in packages for variant in package.shipped()]))
+    reports = []
+    for package in sys.argv[1:]:
+        module = importlib.import_module(f"kernels.{package}.triton_impl")
+        reports += [{"package": package} | compile_variant(variant) for variant in module.shipped()]
+    print(json.dumps(reports))
