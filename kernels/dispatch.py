@@ -22,13 +22,13 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 log = logging.getLogger(__name__)
 
 
+# Whether the extra `livemimic[gpu]` is installed; looked up here, as torch.compile cannot trace the search.
+HAS_TRITON = find_spec("triton") is not None
+
+
 @cache
-def has_triton() -> bool:
-    """Whether the extra `livemimic[gpu]` is installed; said once where its absence costs speed."""
-    found = find_spec("triton") is not None
-    if not found and torch.cuda.is_available():
-        log.warning("triton is not installed: kernels run as plain torch; pip install 'livemimic[gpu]'")
-    return found
+def _say_that_triton_is_missing() -> None:
+    log.warning("triton is not installed: kernels run as plain torch; pip install 'livemimic[gpu]'")
 
 
 def choose(implementation: Implementation, tensors: Sequence[Tensor | None]) -> Route:
@@ -41,8 +41,10 @@ def choose(implementation: Implementation, tensors: Sequence[Tensor | None]) -> 
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
         return "reference"
     device = given[0].device.type
-    if device == "cpu" or (device == "cuda" and has_triton()):
+    if device == "cpu" or (device == "cuda" and HAS_TRITON):
         return "operator"
+    if device == "cuda" and not torch.compiler.is_compiling():
+        _say_that_triton_is_missing()
     return "reference"
 
 

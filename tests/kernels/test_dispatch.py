@@ -8,8 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+import kernels.dispatch
+from kernels.cross_attention import cross_attention
 from kernels.dispatch import choose
+from kernels.fp8_linear import quantize_rows
+from kernels.qkv_rope import qkv_norm_rope_append
+from kernels.residual_norm import residual_gate_norm_modulate
+from kernels.window_attention import Session, window_attention
+from kernels.yuv import rgb_to_i420
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +42,37 @@ def test_what_is_named_is_taken(name) -> None:
 def test_refuses_other_names() -> None:
     with pytest.raises(ValueError, match="auto, reference or triton"):
         choose("fast", (torch.ones(1),))
+
+
+def test_cuda_tensors_take_the_operator_if_triton_is_there(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """And what is missing is said once."""
+    with FakeTensorMode():
+        x = torch.empty(1, device="cuda")
+    monkeypatch.setattr(kernels.dispatch, "HAS_TRITON", True)
+    assert choose("auto", (x,)) == "operator"
+    monkeypatch.setattr(kernels.dispatch, "HAS_TRITON", False)
+    assert [choose("auto", (x,)) for _ in range(2)] == ["reference"] * 2
+    assert [record.message for record in caplog.records] == [
+        "triton is not installed: kernels run as plain torch; pip install 'livemimic[gpu]'"
+    ]
+
+
+@pytest.mark.skipif(not kernels.dispatch.HAS_TRITON, reason="triton is not installed")
+def test_shapes_on_a_gpu_are_known_without_one() -> None:
+    """What torch.compile asks of the operators on CUDA tensors, answered by their fake kernels."""
+    with FakeTensorMode():
+        x, cache = torch.empty(2, 6, 64, device="cuda"), torch.empty(24, 64, device="cuda")
+        index = torch.empty(12, dtype=torch.int32, device="cuda")
+        out = residual_gate_norm_modulate(x, x, scale=x, shift=x, fp8=True)
+        assert (out.x.shape, out.h.dtype) == (x.shape, torch.float8_e4m3fn)
+        assert out.row_scale is not None and out.row_scale.shape == (2, 6)
+        packed, weight, rope = (torch.empty(*shape, device="cuda") for shape in ((12, 192), (64,), (9, 8, 2)))
+        q = qkv_norm_rope_append(packed, weight, weight, rope, index, index, cache, cache)
+        assert window_attention(q, cache, cache, [Session(6, 0, 12, 0, 6), Session(6, 12, 12, 6, 12)], num_heads=4).shape == (12, 64)
+        assert cross_attention(x, (x, x), (x, x), (x.unsqueeze(2),) * 2, num_heads=4).shape == x.shape
+        assert quantize_rows(packed, gelu=True)[0].shape == (12, 192)
+        pictures = rgb_to_i420(torch.empty(3, 3, 8, 10, device="cuda"))
+        assert (pictures.shape, pictures.dtype, pictures.device.type) == ((3, 12, 10), torch.uint8, "cuda")
 
 
 def test_operators_work_without_triton() -> None:
