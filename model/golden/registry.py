@@ -1,0 +1,35 @@
+"""Which check covers which golden file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from model.golden.case import Check, Result
+from model.golden.manifests import BUILDERS, check_manifest
+from model.golden.vae import check_vae
+
+CHECKS: dict[str, Check] = {
+    "vae": check_vae,
+}
+
+
+def names_in(folder: Path) -> list[str]:
+    """Names of the data files in a folder, without their endings."""
+    return sorted({path.name.split(".")[0] for path in folder.iterdir() if path.suffix in (".json", ".safetensors")})
+
+
+def manifests_for(folder: Path) -> list[Path]:
+    """Manifests in the folder, or else beside it."""
+    return sorted(folder.glob("manifest_*.json")) or sorted(folder.parent.glob("manifest_*.json"))
+
+
+def run_check(folder: Path, name: str) -> Iterator[Result]:
+    """Results of one file. Raises KeyError for one that no check covers."""
+    return CHECKS[name](folder)
+
+
+def run_manifest(path: Path) -> Iterator[Result]:
+    if path.stem not in BUILDERS:
+        raise KeyError(path.stem)
+    return check_manifest(path)

@@ -1,0 +1,34 @@
+"""Every golden file that has a check passes it; the folder is not part of the repository, so these skip without it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from model.golden.registry import BUILDERS, CHECKS, manifests_for, run_check, run_manifest
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+DATA = Path(os.environ.get("LIVEMIMIC_GOLDEN") or REPOSITORY.parent / "shared" / "echomimic_v3")
+GOLDEN = DATA / "golden"
+pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no golden files at {GOLDEN}; LIVEMIMIC_GOLDEN names their folder")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name == "fullwidth" else name for name in CHECKS])
+def test_a_part_gives_the_golden_values(name: str) -> None:
+    """Every case of the file is within its tolerance."""
+    if not list(GOLDEN.glob(f"{name}.*")):
+        pytest.skip(f"no {name}.* in {GOLDEN}")
+    results = list(run_check(GOLDEN, name))
+    assert results
+    assert not [result for result in results if not result.ok]
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_modules_have_the_published_names_and_shapes(name: str) -> None:
+    """A module on the meta device has exactly the tensors that the published file lists."""
+    paths = [path for path in manifests_for(GOLDEN) if path.stem == name]
+    if not paths:
+        pytest.skip(f"no {name}.json in {GOLDEN} or beside it")
+    assert not [result for result in run_manifest(paths[0]) if not result.ok]
