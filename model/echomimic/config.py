@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Variant = Literal["preview", "flash"]
+VARIANTS: tuple[Variant, ...] = ("preview", "flash")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +24,47 @@ class WanVAEConfig:
             raise ValueError(f"{len(self.multipliers)} levels need {len(self.multipliers) - 1} temporal_down, got {self.temporal_down}")
         if self.latent_channels != len(LATENT_MEAN):
             raise ValueError(f"latent_channels must be {len(LATENT_MEAN)}, got {self.latent_channels}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EchoMimicConfig:
+    """The 1.3B transformer; defaults are the published widths."""
+
+    variant: Variant
+    dim: int = 1536
+    ffn_dim: int = 8960
+    num_heads: int = 12
+    num_layers: int = 30
+    latent_channels: int = 16
+    mask_channels: int = 4
+    freq_dim: int = 256
+    text_dim: int = 4096
+    text_len: int = 512
+    image_dim: int = 1280
+    audio_dim: int = 768
+    audio_layers: int = 12  # flash: layers of wav2vec2 that are heard
+    audio_hidden: int = 512  # flash: bottleneck of the audio projection
+    audio_tokens: int = 32  # flash: tokens a latent frame
+    patch: int = 2
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {self.variant!r}")
+        if self.dim % self.num_heads or (self.dim // self.num_heads) % 2:
+            raise ValueError(f"dim {self.dim} must split into {self.num_heads} heads of even width")
+
+    @property
+    def in_channels(self) -> int:
+        return self.latent_channels + self.mask_channels + self.latent_channels
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.num_heads
+
+    @property
+    def audio_bias(self) -> bool:
+        return self.variant == "flash"
 
 
 # Statistics of the published autoencoder's latents, a channel.

@@ -8,11 +8,14 @@ from pathlib import Path
 
 from torch import nn
 
-from model.echomimic.config import WanVAEConfig
+from model.echomimic.config import EchoMimicConfig, WanVAEConfig
+from model.echomimic.dit import EchoMimicDiT
 from model.echomimic.vae import WanVAE
 from model.golden.case import Result, manifest_result
 
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
+    "manifest_preview": lambda: EchoMimicDiT(EchoMimicConfig(variant="preview")),
+    "manifest_flash": lambda: EchoMimicDiT(EchoMimicConfig(variant="flash")),
     "manifest_vae": lambda: WanVAE(WanVAEConfig()),
 }
 

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from model.golden.case import Check, Result
+from model.golden.fullwidth import check_fullwidth
 from model.golden.manifests import BUILDERS, check_manifest
+from model.golden.transformer import (
+    check_audio_interpolation,
+    check_audio_projection,
+    check_preview_mapping,
+    check_transformer,
+)
 from model.golden.vae import check_vae
 
 CHECKS: dict[str, Check] = {
     "vae": check_vae,
+    "preview_transformer": partial(check_transformer, variant="preview"),
+    "flash_transformer": partial(check_transformer, variant="flash"),
+    "audio_projection": check_audio_projection,
+    "audio_interpolation": check_audio_interpolation,
+    "audio_preview_mapping": check_preview_mapping,
+    "fullwidth": check_fullwidth,
 }
 
 
