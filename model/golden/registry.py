@@ -9,6 +9,13 @@ from pathlib import Path
 from model.golden.case import Check, Result
 from model.golden.fullwidth import check_fullwidth
 from model.golden.manifests import BUILDERS, check_manifest
+from model.golden.sampling import (
+    check_colour_transfer,
+    check_geometry,
+    check_guidance_combine,
+    check_guidance_schedule,
+    check_scheduler,
+)
 from model.golden.transformer import (
     check_audio_interpolation,
     check_audio_projection,
@@ -25,6 +32,11 @@ CHECKS: dict[str, Check] = {
     "audio_interpolation": check_audio_interpolation,
     "audio_preview_mapping": check_preview_mapping,
     "fullwidth": check_fullwidth,
+    "scheduler": check_scheduler,
+    "guidance_schedule": check_guidance_schedule,
+    "guidance_combine": check_guidance_combine,
+    "geometry": check_geometry,
+    "color_transfer": check_colour_transfer,
 }
 
 
