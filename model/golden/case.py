@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -62,10 +61,3 @@ def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def loaded(module: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
     module.load_state_dict(weights)
     return module.eval().requires_grad_(False)
-
-
-def manifest_result(file: str, expected: dict[str, list[Any]], build: Callable[[], nn.Module]) -> Result:
-    """Names and shapes of a module made on the meta device against a manifest's `name: [shape, dtype]`."""
-    with torch.device("meta"):
-        own = {name: list(value.shape) for name, value in build().state_dict().items()}
-    return exact(file, f"{len(expected)} names and shapes", own, {name: entry[0] for name, entry in expected.items()})

@@ -11,9 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.echomimic.clip import ClipConfig, ClipVision
 from model.echomimic.dit import EchoMimicDiT
+from model.echomimic.published import text_shapes
+from model.echomimic.umt5 import encode_text, library_names, make_text_encoder
 from model.echomimic.vae import WanVAE
 from model.golden.case import STATISTICS, Result, compare, read_json, read_tensors
+from model.golden.encoders import text_config
 from model.golden.transformer import dit_config
 from model.golden.vae import vae_config
 
@@ -76,22 +80,42 @@ def run_vae(part: Part) -> Iterator[tuple[str, Tensor]]:
     yield "vae.encode_moments", vae.encode_moments(given["video"].clamp(-1, 1), {})
 
 
+def run_clip(part: Part) -> Iterator[tuple[str, Tensor]]:
+    config = part["config"]
+    own = ClipConfig(
+        image_size=config["image_size"], patch=config["patch_size"], dim=config["dim"], num_heads=config["heads"],
+        num_layers=config["layers_built"], layers_used=config["layers_used"],
+    )  # fmt: skip
+    yield "clip.tokens_subset", build(part, lambda: ClipVision(own))(inputs(part)["pixel"])[:, ::16]
+
+
+def run_t5(part: Part) -> Iterator[tuple[str, Tensor]]:
+    with torch.device("meta"):
+        encoder = make_text_encoder(text_config(part["config"]))
+    shapes = text_shapes(text_config(part["config"]))
+    weights = {name: parameter(part["tag"], name, list(shape)) for name, shape in shapes.items()}
+    encoder.load_state_dict(library_names(weights), assign=True)
+    encoder.requires_grad_(False)
+    yield "t5.out", torch.stack(encode_text(encoder, torch.tensor(part["ids"]), torch.tensor(part["mask"])))
+
+
 RUNS: dict[str, Callable[[Part], Iterator[tuple[str, Tensor]]]] = {
     "preview": lambda part: run_transformer(part, "preview"),
     "flash": lambda part: run_transformer(part, "flash"),
     "vae": run_vae,
+    "clip": run_clip,
+    "t5": run_t5,
 }
 
 
 def check_fullwidth(folder: Path) -> Iterator[Result]:
     settings, expected = read_json(folder, FILE), read_tensors(folder, FILE)
-    for name, run in RUNS.items():
-        part = settings[name]
+    for name, part in settings.items():
         for probed, probe in (part.get("probe") or {}).items():
             first = parameter(part["tag"], probed, probe["shape"]).flatten()[:8]
             yield compare(FILE, f"{name} recipe {probed}", first, torch.tensor(probe["first8"]), RECIPE)
         for probed, values in (part.get("input_probe") or {}).items():
             first = inputs(part)[probed.removeprefix("input.")].flatten()[:8]
             yield compare(FILE, f"{name} recipe {probed}", first, torch.tensor(values), RECIPE)
-        for case, out in run(part):
+        for case, out in RUNS[name](part):
             yield compare(FILE, case, out, expected[case], STATISTICS)

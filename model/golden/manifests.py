@@ -1,4 +1,4 @@
-"""Manifests: every tensor of a published file by name and shape, against the modules on the meta device."""
+"""Manifests: every tensor of a published file by name and shape, against what our modules make of it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from torch import nn
-
+from model.echomimic.clip import ClipConfig
 from model.echomimic.config import EchoMimicConfig, WanVAEConfig
-from model.echomimic.dit import EchoMimicDiT
-from model.echomimic.vae import WanVAE
-from model.golden.case import Result, manifest_result
+from model.echomimic.published import Shapes, clip_shapes, dit_shapes, text_shapes, vae_shapes
+from model.echomimic.umt5 import TextConfig
+from model.golden.case import Result, exact
 
-BUILDERS: dict[str, Callable[[], nn.Module]] = {
-    "manifest_preview": lambda: EchoMimicDiT(EchoMimicConfig(variant="preview")),
-    "manifest_flash": lambda: EchoMimicDiT(EchoMimicConfig(variant="flash")),
-    "manifest_vae": lambda: WanVAE(WanVAEConfig()),
+SHAPES: dict[str, Callable[[], Shapes]] = {
+    "manifest_preview": lambda: dit_shapes(EchoMimicConfig(variant="preview")),
+    "manifest_flash": lambda: dit_shapes(EchoMimicConfig(variant="flash")),
+    "manifest_vae": lambda: vae_shapes(WanVAEConfig()),
+    "manifest_clip": lambda: clip_shapes(ClipConfig()),
+    "manifest_t5": lambda: text_shapes(TextConfig()),
 }
 
 
 def check_manifest(path: Path) -> Iterator[Result]:
-    yield manifest_result(path.stem, json.loads(path.read_text()), BUILDERS[path.stem])
+    expected = {name: tuple(shape) for name, (shape, _) in json.loads(path.read_text()).items()}
+    yield exact(path.stem, f"{len(expected)} names and shapes", SHAPES[path.stem](), expected)

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from model.golden.case import Check, Result
+from model.golden.encoders import check_clip, check_t5, check_wav2vec
 from model.golden.fullwidth import check_fullwidth
-from model.golden.manifests import BUILDERS, check_manifest
+from model.golden.manifests import SHAPES, check_manifest
 from model.golden.sampling import (
     check_colour_transfer,
     check_geometry,
@@ -31,6 +32,9 @@ CHECKS: dict[str, Check] = {
     "audio_projection": check_audio_projection,
     "audio_interpolation": check_audio_interpolation,
     "audio_preview_mapping": check_preview_mapping,
+    "t5": check_t5,
+    "clip": check_clip,
+    "audio_wav2vec": check_wav2vec,
     "fullwidth": check_fullwidth,
     "scheduler": check_scheduler,
     "guidance_schedule": check_guidance_schedule,
@@ -56,6 +60,6 @@ def run_check(folder: Path, name: str) -> Iterator[Result]:
 
 
 def run_manifest(path: Path) -> Iterator[Result]:
-    if path.stem not in BUILDERS:
+    if path.stem not in SHAPES:
         raise KeyError(path.stem)
     return check_manifest(path)
