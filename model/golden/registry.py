@@ -10,6 +10,7 @@ from model.golden.case import Check, Result
 from model.golden.encoders import check_clip, check_t5, check_wav2vec
 from model.golden.fullwidth import check_fullwidth
 from model.golden.manifests import SHAPES, check_manifest
+from model.golden.pipelines import check_pipeline
 from model.golden.sampling import (
     check_colour_transfer,
     check_geometry,
@@ -24,6 +25,7 @@ from model.golden.transformer import (
     check_transformer,
 )
 from model.golden.vae import check_vae
+from model.golden.windows import check_sliding
 
 CHECKS: dict[str, Check] = {
     "vae": check_vae,
@@ -35,6 +37,9 @@ CHECKS: dict[str, Check] = {
     "t5": check_t5,
     "clip": check_clip,
     "audio_wav2vec": check_wav2vec,
+    "pipeline_preview": partial(check_pipeline, variant="preview"),
+    "pipeline_flash": partial(check_pipeline, variant="flash"),
+    "sliding_preview": check_sliding,
     "fullwidth": check_fullwidth,
     "scheduler": check_scheduler,
     "guidance_schedule": check_guidance_schedule,
