@@ -89,6 +89,11 @@ def build_parser() -> argparse.ArgumentParser:
         _later("streamer.doctor:run"),
     )  # fmt: skip
     doctor.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    verify = add(
+        "verify", "Compare the EchoMimicV3 modules with golden tensors in a folder, case by case.",
+        "livemimic verify golden", _later("model.golden.report:run"),
+    )  # fmt: skip
+    verify.add_argument("dir", type=Path, metavar="DIR", help="folder of golden files, manifests in it or beside it")
     train = add(
         "train", "Train the embedded preset, step by step; without a step it lists them in order.",
         "livemimic train\nlivemimic train clips --help", _later("model.training.cli:run"),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from model.golden.case import Check, Result
+from model.golden.case import Check
 from model.golden.encoders import check_clip, check_t5, check_wav2vec
 from model.golden.fullwidth import check_fullwidth
-from model.golden.manifests import SHAPES, check_manifest
+from model.golden.manifests import SHAPES
 from model.golden.pipelines import check_pipeline
 from model.golden.sampling import (
     check_colour_transfer,
@@ -49,9 +48,13 @@ CHECKS: dict[str, Check] = {
 }
 
 
+ENDINGS = (".json", ".safetensors", ".weights.safetensors", ".cases.safetensors")
+
+
 def names_in(folder: Path) -> list[str]:
-    """Names of the data files in a folder, without their endings."""
-    return sorted({path.name.split(".")[0] for path in folder.iterdir() if path.suffix in (".json", ".safetensors")})
+    """Names of the data files in a folder, without their endings; manifests are not among them."""
+    names = {path.name.split(".")[0] for path in folder.iterdir() if path.suffix in (".json", ".safetensors")}
+    return sorted(name for name in names if not name.startswith("manifest_"))
 
 
 def manifests_for(folder: Path) -> list[Path]:
@@ -59,12 +62,8 @@ def manifests_for(folder: Path) -> list[Path]:
     return sorted(folder.glob("manifest_*.json")) or sorted(folder.parent.glob("manifest_*.json"))
 
 
-def run_check(folder: Path, name: str) -> Iterator[Result]:
-    """Results of one file. Raises KeyError for one that no check covers."""
-    return CHECKS[name](folder)
-
-
-def run_manifest(path: Path) -> Iterator[Result]:
-    if path.stem not in SHAPES:
-        raise KeyError(path.stem)
-    return check_manifest(path)
+def uncovered(folder: Path) -> list[Path]:
+    """Files that no check reads, notes (`.md`) aside."""
+    covered = {name + ending for name in CHECKS for ending in ENDINGS} | {f"{name}.json" for name in SHAPES}
+    files = {path for path in folder.iterdir() if path.suffix != ".md"} | set(manifests_for(folder))
+    return sorted(path for path in files if path.name not in covered)
