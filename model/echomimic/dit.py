@@ -67,7 +67,7 @@ class EchoMimicDiT(nn.Module):
         e_BD, e_B6D = self._time(t_B, x_BND.dtype)
         conditions = (
             self._text(text), self.img_emb(image_BLC), self._audio(audio, frames),
-            self._gains(gains, face_mask_BN, audio_scale, frames),
+            self._gains(gains, None if face_mask_BN is None else face_mask_BN.to(x_BND.dtype), audio_scale, frames),
         )  # fmt: skip
         rope = self._rope(frames, rows, columns, riflex, x_BND.device)
 
