@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,9 @@ def run_transformer(part: Part, variant: Any) -> Iterator[tuple[str, Tensor]]:
     rows, columns = (side // 2 for side in part["latent"][-2:])
     mask = None
     if variant == "preview":
+        top, bottom, left, right = (int(number) for number in re.findall(r"\d+", part["face_mask"])[:4])
         mask = torch.zeros(1, rows, columns)
-        mask[:, 1:3, 1:4] = 1
+        mask[:, top : bottom + 1, left : right + 1] = 1
         mask = mask.flatten(1)
     out = dit(
         given["x"], given["y"], torch.tensor([part["t"]]), text=[given["text"]], image_BLC=given["clip"],
