@@ -6,6 +6,7 @@ preview goes in pixel windows as long as the voice lasts; flash is one window. L
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from model.echomimic.samplers import make_sampler
 from model.echomimic.settings import CALL_SHIFT, DEFAULTS, Settings
 from model.echomimic.speech import SAMPLES_PER_FRAME, flash_features, preview_features
 from model.echomimic.teacache import TeaCache
+from model.echomimic.text_cache import TextCache, default_folder
 from model.echomimic.umt5 import encode_text
 
 SHORTEST_FRAMES = 5  # two latent frames
@@ -34,14 +36,14 @@ Observe = Callable[[int, Tensor], None]
 class OfflineRenderer:
     """Not thread-safe. The text encoder is loaded for a prompt and let go again."""
 
-    def __init__(self, folder: WeightsFolder, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, folder: WeightsFolder, device: torch.device, dtype: torch.dtype, *, cache_folder: Path | None = None) -> None:
         folder.check()
+        self._cache = TextCache(cache_folder or default_folder(), folder.paths["text"], dtype)
         self._folder, self._device, self._dtype = folder, device, dtype
         self._dit = folder.load_dit(device, dtype)
         self._vae = folder.load_vae(device, dtype)
         self._clip = folder.load_clip(device, dtype)
         self._wav2vec = folder.load_wav2vec()
-        self._texts: dict[str, Tensor] = {}
 
     @torch.inference_mode()
     def render(
@@ -103,14 +105,17 @@ class OfflineRenderer:
         return features.to(self._device, self._dtype)
 
     def _encode(self, *texts: str) -> list[Tensor]:
-        """Valid tokens only. Texts are remembered; the encoder is not."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        """Valid tokens only. Embeddings are kept on disk; the encoder is let go."""
+        found = {text: self._cache.get(text) for text in texts}
+        new = [text for text, embedding in found.items() if embedding is None]
         if new:
             tokenizer, encoder = self._folder.load_tokenizer(), self._folder.load_text(self._device, self._dtype)
             length = min(TEXT_LENGTH, self._folder.widths.dit.text_len)
             batch = tokenizer(new, padding="max_length", truncation=True, max_length=length, return_tensors="pt").to(self._device)
-            self._texts |= zip(new, encode_text(encoder, batch["input_ids"], batch["attention_mask"]), strict=True)
-        return [self._texts[text] for text in texts]
+            for text, made in zip(new, encode_text(encoder, batch["input_ids"], batch["attention_mask"]), strict=True):
+                self._cache.put(text, made)
+                found[text] = made
+        return [embedding.to(self._device) for text in texts if (embedding := found[text]) is not None]
 
 
 def finished(video_3FHW: Tensor) -> np.ndarray:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from model.echomimic.config import Variant
 from model.portraits import builtin_portraits
 from streamer.cli import main
 from tests.model.echomimic.miniature import write_miniature
@@ -20,9 +21,10 @@ def arguments(folder: Path, preset: str, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize("variant", ["preview", "flash"])
-def test_a_published_folder_becomes_a_film(tmp_path: Path, variant: str) -> None:
+def test_a_published_folder_becomes_a_film(tmp_path: Path, variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
     """All file names and formats are the published ones; only the widths are small."""
     pytest.importorskip("transformers", reason="needs the echomimic extra: pip install livemimic[echomimic]")
+    monkeypatch.setenv("HOME", str(tmp_path))  # where embeddings are kept
     weights = write_miniature(tmp_path / "weights", variant)
     more = ("--weights", str(weights), "--steps", "2", "--device", "cpu", "--prompt", "a person talks")
     assert main(arguments(tmp_path, f"echomimic-v3-{variant}", *more)) == 0

@@ -23,7 +23,8 @@ PORTRAIT = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3)
 
 
 def renderer(path: Path, variant: Variant) -> OfflineRenderer:
-    return OfflineRenderer(WeightsFolder(write_miniature(path, variant), variant), torch.device("cpu"), torch.float32)
+    folder = WeightsFolder(write_miniature(path / "weights", variant), variant)
+    return OfflineRenderer(folder, torch.device("cpu"), torch.float32, cache_folder=path / "cache")
 
 
 def small(variant: Variant, **changes: object) -> Settings:
@@ -54,6 +55,21 @@ def test_flash_is_one_window_and_compat_changes_it(tmp_path: Path) -> None:
     assert video.shape == (9, 32, 32, 3) and steps == list(range(8))
     released = own.render(PORTRAIT, voice(30), "a person", settings=replace(corrected, compat=True))
     assert not np.array_equal(video, released)
+
+
+def test_a_known_prompt_needs_no_text_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its embedding is read from disk, also by another process; a damaged one is made anew."""
+    own = renderer(tmp_path, "flash")
+    settings = small("flash", num_steps=1, window_frames=5)
+    first = own.render(PORTRAIT, voice(5), "a person", settings=settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(WeightsFolder, "load_text", lambda *arguments: pytest.fail("the encoder was loaded"))
+        assert np.array_equal(first, own.render(PORTRAIT, voice(5), "a person", settings=settings))
+    kept = list((tmp_path / "cache").iterdir())
+    assert len(kept) == 2  # the prompt and the empty negative text
+    for path in kept:
+        path.write_bytes(b"broken")
+    assert np.array_equal(first, own.render(PORTRAIT, voice(5), "a person", settings=settings))
 
 
 def test_a_voice_of_no_length_is_refused(tmp_path: Path) -> None:
