@@ -6,7 +6,26 @@ The defaults of no field hide a preset: `PRESENTER` below and the published 1.3B
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
+
+
+class TrunkConfig(Protocol):
+    """What the transformer's blocks and head are made from, in every preset."""
+
+    @property
+    def dim(self) -> int: ...
+    @property
+    def ffn_dim(self) -> int: ...
+    @property
+    def num_heads(self) -> int: ...
+    @property
+    def eps(self) -> float: ...
+    @property
+    def patch(self) -> int: ...
+    @property
+    def latent_channels(self) -> int: ...
+    @property
+    def audio_bias(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +63,10 @@ class DiTConfig:
     @property
     def head_dim(self) -> int:
         return self.dim // self.num_heads
+
+    @property
+    def audio_bias(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

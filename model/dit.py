@@ -11,18 +11,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.audio import NUM_MOUTH
-from model.config import DiTConfig
+from model.config import DiTConfig, TrunkConfig
 from model.rope import apply_rope, rope_table
 
 # Given a layer's index and the keys (normalised, not yet rotated) and values [B, N, D] of the frames being computed, returns
 # those they attend to: whole latent frames [B, P+N, D], oldest first, the computed ones last. Identity = bidirectional window.
 ContextFn = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+# torch's fused CPU kernel is made for long sequences: for a few hundred keys its backward pass takes twice as long as two products.
+MAX_WRITTEN_OUT_KEYS = 1024
+
+
+class BranchGains(NamedTuple):
+    """What each branch of the cross attention is multiplied by before the sum: numbers, or tensors that fit [B, N, D]."""
+
+    text: Tensor | float
+    image: Tensor | float
+    audio: Tensor | float
 
 
 def own_frames_only(layer: int, k_BND: Tensor, v_BND: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,13 +59,18 @@ def _layer_norm(x: Tensor, eps: float) -> Tensor:
     return F.layer_norm(x.float(), (x.shape[-1],), eps=eps).to(x.dtype)
 
 
-def _attend(q_BND: Tensor, k_BMD: Tensor, v_BMD: Tensor, num_heads: int) -> Tensor:
+def attend(q_BND: Tensor, k_BMD: Tensor, v_BMD: Tensor, num_heads: int) -> Tensor:
     q, k, v = (t.unflatten(-1, (num_heads, -1)).transpose(1, 2) for t in (q_BND, k_BMD, v_BMD))
-    if q.device.type == "cpu":
-        # torch's fused CPU kernel is made for long sequences: for a few hundred keys its backward pass takes twice as long as this.
+    if q.device.type == "cpu" and k.shape[2] <= MAX_WRITTEN_OUT_KEYS:
         weights = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(dim=-1)
         return (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def _per_token(m_BTKD: Tensor, num_tokens: int) -> Tensor:
+    """A frame's modulation for each of its tokens; one for the whole sequence is left to broadcast."""
+    frames = m_BTKD.shape[1]
+    return m_BTKD if frames == 1 else m_BTKD.repeat_interleave(num_tokens // frames, dim=1)
 
 
 class SelfAttention(nn.Module):
@@ -67,45 +85,53 @@ class SelfAttention(nn.Module):
         k, v = context(layer, self.norm_k(self.k(x_BND)), self.v(x_BND))
         q = apply_rope(self.norm_q(self.q(x_BND)).unflatten(-1, (self.num_heads, -1)), q_rope).flatten(2)
         k = apply_rope(k.unflatten(-1, (self.num_heads, -1)), k_rope).flatten(2)
-        return self.o(_attend(q, k, v, self.num_heads))
+        return self.o(attend(q, k, v, self.num_heads))
 
 
 class CoupledCrossAttention(nn.Module):
-    """Shared query; text and image seen by all tokens, audio only by the tokens of its own latent frame; outputs summed."""
+    """Shared query; text and image seen by all tokens, audio only by the tokens of its own latent frame; outputs summed.
 
-    def __init__(self, dim: int, num_heads: int, eps: float) -> None:
+    With `audio_bias` the audio projections have biases, and a query of their own that the published files hold and nothing reads.
+    """
+
+    def __init__(self, dim: int, num_heads: int, eps: float, audio_bias: bool) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.q, self.o = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.norm_q = RMSNorm(dim, eps)
         self.k, self.v, self.norm_k = nn.Linear(dim, dim), nn.Linear(dim, dim), RMSNorm(dim, eps)
         self.k_img, self.v_img, self.norm_k_img = nn.Linear(dim, dim), nn.Linear(dim, dim), RMSNorm(dim, eps)
-        self.k_audio, self.v_audio = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
+        self.k_audio, self.v_audio = nn.Linear(dim, dim, bias=audio_bias), nn.Linear(dim, dim, bias=audio_bias)
         self.norm_k_audio = RMSNorm(dim, eps)
+        if audio_bias:
+            self.q_audio = nn.Linear(dim, dim)
 
-    def forward(self, x_BND: Tensor, text_BLD: Tensor, image_BLD: Tensor, audio_BTLD: Tensor) -> Tensor:
+    def forward(
+        self, x_BND: Tensor, text_BLD: Tensor, image_BLD: Tensor, audio_BTLD: Tensor, gains: BranchGains | None = None
+    ) -> Tensor:
         q = self.norm_q(self.q(x_BND))
-        out = self._attend_all(q, self.norm_k(self.k(text_BLD)), self.v(text_BLD))
-        out = out + self._attend_all(q, self.norm_k_img(self.k_img(image_BLD)), self.v_img(image_BLD))
+        text = self._attend_all(q, self.norm_k(self.k(text_BLD)), self.v(text_BLD))
+        image = self._attend_all(q, self.norm_k_img(self.k_img(image_BLD)), self.v_img(image_BLD))
         batch, frames = audio_BTLD.shape[:2]
         audio = audio_BTLD.flatten(0, 1)
-        per_frame = _attend(
+        per_frame = attend(
             q.reshape(batch * frames, -1, q.shape[-1]), self.norm_k_audio(self.k_audio(audio)), self.v_audio(audio), self.num_heads
         )
-        return self.o(out + per_frame.view_as(q))
+        sound = per_frame.view_as(q)
+        return self.o(text + image + sound if gains is None else text * gains.text + image * gains.image + sound * gains.audio)
 
     def _attend_all(self, q_BND: Tensor, *kv_bLD: Tensor) -> Tensor:
         """Training batches the frames of a sequence: what they share is projected once for all of them."""
         k, v = (t.repeat_interleave(len(q_BND) // len(t), dim=0) for t in kv_bLD)
-        return _attend(q_BND, k, v, self.num_heads)
+        return attend(q_BND, k, v, self.num_heads)
 
 
 class Block(nn.Module):
-    def __init__(self, config: DiTConfig) -> None:
+    def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
         self.eps = config.eps
         self.self_attn = SelfAttention(config.dim, config.num_heads, config.eps)
-        self.cross_attn = CoupledCrossAttention(config.dim, config.num_heads, config.eps)
+        self.cross_attn = CoupledCrossAttention(config.dim, config.num_heads, config.eps, config.audio_bias)
         self.norm3 = nn.LayerNorm(config.dim, eps=config.eps)
         self.ffn = nn.Sequential(
             nn.Linear(config.dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, config.dim)
@@ -113,27 +139,24 @@ class Block(nn.Module):
         self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / math.sqrt(config.dim))
 
     def forward(
-        self, x_BND: Tensor, e_BT6D: Tensor, conditions: tuple[Tensor, Tensor, Tensor], layer: int, context: ContextFn,
+        self, x_BND: Tensor, e_BT6D: Tensor, conditions: tuple[Any, ...], layer: int, context: ContextFn,
         ropes: tuple[Tensor, Tensor],
     ) -> Tensor:  # fmt: skip
-        frames = e_BT6D.shape[1]
-        tokens = x_BND.shape[1] // frames
-        m = (e_BT6D + self.modulation.to(e_BT6D.dtype)).repeat_interleave(tokens, dim=1).unbind(2)
+        m = _per_token(e_BT6D + self.modulation.to(e_BT6D.dtype), x_BND.shape[1]).unbind(2)
         x_BND = x_BND + self.self_attn(_layer_norm(x_BND, self.eps) * (1 + m[1]) + m[0], layer, context, ropes) * m[2]
         x_BND = x_BND + self.cross_attn(self.norm3(x_BND), *conditions)
         return x_BND + self.ffn(_layer_norm(x_BND, self.eps) * (1 + m[4]) + m[3]) * m[5]
 
 
 class Head(nn.Module):
-    def __init__(self, config: DiTConfig) -> None:
+    def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
         self.eps = config.eps
         self.head = nn.Linear(config.dim, config.patch**2 * config.latent_channels)
         self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / math.sqrt(config.dim))
 
     def forward(self, x_BND: Tensor, e_BTD: Tensor) -> Tensor:
-        tokens = x_BND.shape[1] // e_BTD.shape[1]
-        m = (e_BTD[:, :, None] + self.modulation.to(e_BTD.dtype)).repeat_interleave(tokens, dim=1).unbind(2)
+        m = _per_token(e_BTD[:, :, None] + self.modulation.to(e_BTD.dtype), x_BND.shape[1]).unbind(2)
         return self.head(_layer_norm(x_BND, self.eps) * (1 + m[1]) + m[0])
 
 
@@ -165,12 +188,18 @@ class MeanLatent(nn.Module):
         return torch.einsum("btk,kchw->btchw", code * self.GAIN, self.maps.to(code.dtype)), self.embed(code)
 
 
-def timestep_embedding(t: Tensor, dim: int) -> Tensor:
-    """Sinusoids of t (0..1000), cosines first; float32 [..., dim]."""
+def timestep_embedding(t: Tensor, dim: int, precision: torch.dtype = torch.float32) -> Tensor:
+    """Sinusoids of t (0..1000), cosines first; float32 [..., dim], computed in `precision`."""
     half = dim // 2
-    frequency = 10000.0 ** (-torch.arange(half, device=t.device, dtype=torch.float32) / half)
-    angle = t.float()[..., None] * frequency
-    return torch.cat((angle.cos(), angle.sin()), dim=-1)
+    frequency = 10000.0 ** (-torch.arange(half, device=t.device, dtype=precision) / half)
+    angle = t.to(precision)[..., None] * frequency
+    return torch.cat((angle.cos(), angle.sin()), dim=-1).float()
+
+
+def unpatch(x_BNK: Tensor, frames: int, rows: int, columns: int, patch: int) -> Tensor:
+    """The head's numbers, ordered (row, column, channel) within a patch, as latents [B, T, C, h, w]."""
+    x = x_BNK.view(len(x_BNK), frames, rows, columns, patch, patch, -1).permute(0, 1, 6, 2, 4, 3, 5)
+    return x.reshape(len(x_BNK), frames, -1, rows * patch, columns * patch)
 
 
 class DiT(nn.Module):
@@ -233,8 +262,7 @@ class DiT(nn.Module):
         ropes = (table[context_frames * rows * columns :], table)
         for layer, block in enumerate(self.blocks):
             x_BND = block(x_BND, e_BT6D, conditions, layer, context, ropes)
-        out = self.head(x_BND, e_BTD).view(batch, frames, rows, columns, config.patch, config.patch, config.latent_channels)
-        out = out.permute(0, 1, 6, 2, 4, 3, 5).reshape(batch, frames, config.latent_channels, height, width)
+        out = unpatch(self.head(x_BND, e_BTD), frames, rows, columns, config.patch)
         return out + mean if config.mean_codes else out
 
     def _rope_table(self, frames: int, rows: int, columns: int, device: torch.device) -> Tensor:

@@ -69,6 +69,12 @@ def builtin_portraits() -> dict[str, Path]:
     return {path.stem: path for path in sorted(PORTRAITS.glob("*.png"))}
 
 
+def open_portrait(data: bytes) -> tuple[Image.Image, Face]:
+    """The upright picture itself, uncropped, and its face. Raises PortraitError."""
+    picture, _ = _decode(data)
+    return picture, _one_face(picture)
+
+
 def prepare_portrait(data: bytes) -> np.ndarray:
     """uint8 [256, 256, 3] RGB with the face where the model expects it. Raises PortraitError."""
     return examine(data)[0]

@@ -68,7 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
             "render", "Make a finished video file from a voice and a portrait.",
             "livemimic render --audio voice.wav --out talk.mp4\n"
             "livemimic render --audio voice.mp3 --portrait me.jpg --seed 7 --out me.mp4\n"
-            "livemimic render --audio talk.m4a --portrait clara --out clara.mp4",
+            "livemimic render --audio talk.m4a --portrait clara --out clara.mp4\n"
+            "livemimic render --preset echomimic-v3-flash --weights DIR --portrait me.jpg --prompt 'A man talks.' "
+            "--audio a.wav --out o.mp4",
             _later("streamer.render:run"),
         )
     )  # fmt: skip
@@ -89,6 +91,11 @@ def build_parser() -> argparse.ArgumentParser:
         _later("streamer.doctor:run"),
     )  # fmt: skip
     doctor.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    verify = add(
+        "verify", "Compare the EchoMimicV3 modules with golden tensors in a folder, case by case.",
+        "livemimic verify golden", _later("model.golden.report:run"),
+    )  # fmt: skip
+    verify.add_argument("dir", type=Path, metavar="DIR", help="folder of golden files, manifests in it or beside it")
     train = add(
         "train", "Train the embedded preset, step by step; without a step it lists them in order.",
         "livemimic train\nlivemimic train clips --help", _later("model.training.cli:run"),
@@ -136,7 +143,7 @@ def _render_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--portrait", metavar="NAME|FILE", help="a built-in presenter or a picture; see 'livemimic portraits'")
     _model_arguments(parser)
     parser.add_argument("--task", choices=TASKS, default="talk", help="the embedded preset does 'talk' (default: %(default)s)")
-    parser.add_argument("--prompt", metavar="TEXT", help="style words: neutral, smiling, serious, surprised")
+    parser.add_argument("--prompt", metavar="TEXT", help="style words: neutral, smiling, serious, surprised; a sentence for echomimic-v3-*")
     parser.add_argument("--video", type=Path, metavar="FILE", help="video whose lips are redone (task lipsync)")
     parser.add_argument("--last-image", type=Path, metavar="FILE", help="last picture (task flf2v)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same video (default: %(default)s)")

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from model.errors import ModelError
 from model.geometry import FPS, MEDIA_RATE, MODEL_RATE, Geometry
 from streamer.errors import BadInput, LivemimicError
+from streamer.render_published import PUBLISHED, render_published
 from streamer.speech_file import decode_speech
 from streamer.turns import TurnDetector
 
@@ -66,12 +67,18 @@ def render_talk(
         raise BadInput("bad_suffix", f"{out} needs one of the endings {', '.join(_SUFFIXES)}.", "For example --out talk.mp4.")
     if not out.parent.is_dir():
         raise BadInput("no_such_folder", f"The folder {out.parent} does not exist.", "Create it, or choose another --out.")
-    picture = load_portrait(portrait)
+    picture = None if preset in PUBLISHED else load_portrait(portrait)
     if not audio.is_file():
         raise BadInput("no_such_file", f"{audio} does not exist.", "Check the path of --audio.")
     with audio.open("rb") as file:
         sound = decode_speech(file, max_s=_MAX_S)
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)  # read when torch is imported
+    if picture is None:
+        render_published(
+            sound=sound, out=out, portrait=portrait, preset=preset, weights=weights, device=device, steps=steps, seed=seed,
+            prompt=prompt,
+        )  # fmt: skip
+        return
     from model.pipeline import AvatarPipeline  # torch takes a second to import: not for an error message
 
     pipeline = AvatarPipeline.load(preset, weights=weights, device=device, steps=steps)

@@ -64,6 +64,12 @@ def test_media_process_imports_no_torch(module: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("module", ["streamer.server", "streamer.worker", "model.pipeline", "model.echomimic.folder"])
+def test_only_the_published_weights_import_transformers(module: str) -> None:
+    done = run_python(f"import sys, {module}; assert 'transformers' not in sys.modules")
+    assert done.returncode == 0, done.stderr
+
+
 def test_help_comes_within_a_second() -> None:
     durations = []
     for _ in range(3):
