@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-PROGRAM = Path(__file__).parents[1] / "benchmarks" / "kernels.py"
+PROGRAM = Path(__file__).parents[1] / "benchmarks" / "triton_kernels.py"
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Every kernel against the best that torch has: `python tests/benchmarks/kernels.py --json FILE`, on one GPU, under ten minutes.
+"""Every kernel against the best that torch has: `python tests/benchmarks/triton_kernels.py --json FILE`, on one GPU, under ten minutes.
 
 Ceilings of the device first, then each case: correctness against float64 on memory that held NaN, two runs equal to the bit, then
 times (see kernel_timing). Prints a table of times and one of ratios against the goals. --dry-run proves on a CPU, in seconds,
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-# Before this script's own folder, in which it is `kernels` itself.
+# The case files beside this one are imported by their full names. (No file here may be called kernels.py: a script's own folder comes
+# first on the path, so it would hide the package from every benchmark.)
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
