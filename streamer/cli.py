@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -142,6 +143,8 @@ def _render_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="FILE.mp4", help="the video with the sound in it")
     parser.add_argument("--portrait", metavar="NAME|FILE", help="a built-in presenter or a picture; see 'livemimic portraits'")
     _model_arguments(parser)
+    # Nothing else has to keep up here, as the media process does beside a live model.
+    parser.set_defaults(threads=min(2, os.cpu_count() or 1))
     parser.add_argument("--task", choices=TASKS, default="talk", help="the embedded preset does 'talk' (default: %(default)s)")
     parser.add_argument("--prompt", metavar="TEXT", help="style words: neutral, smiling, serious, surprised; a sentence for echomimic-v3-*")
     parser.add_argument("--video", type=Path, metavar="FILE", help="video whose lips are redone (task lipsync)")
