@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +39,8 @@ class Generated:
         index = int(rng.integers(len(self._clips)))
         clip, encoded = self._clips[index], self._encoded[index]
         which = int(rng.random() < 0.25)
-        one = replace(encoded, latents=encoded.latents[which : which + 1], stills=encoded.stills[which : which + 1],
-                      image=encoded.image[which : which + 1])  # fmt: skip
-        start = int(rng.integers(0, len(one.controls) - LENGTH + 1))
-        batch = to_batch([cut(one, start, LENGTH, 0, rng)], device)
+        start = int(rng.integers(0, len(encoded.controls) - LENGTH + 1))
+        batch = to_batch([cut(encoded, start, LENGTH, which, rng)], device)
         latents = self._vae.unstack(rolled_out(self._student, batch, generator).latents[0])
         picks = torch.from_numpy(rng.choice(len(latents), size, replace=False))
         other = 1 + clip.person_seed % (len(clip.references) - 1)
