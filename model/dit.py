@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,15 @@ class BranchGains(NamedTuple):
     text: Tensor | float
     image: Tensor | float
     audio: Tensor | float
+
+
+class StaticKeys(NamedTuple):
+    """Keys (normalised) and values of text [..., L, D] and image [..., M, D]: the same in every step of a prompt and portrait."""
+
+    text_k: Tensor
+    text_v: Tensor
+    image_k: Tensor
+    image_v: Tensor
 
 
 def own_frames_only(layer: int, k_BND: Tensor, v_BND: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,24 +115,25 @@ class CoupledCrossAttention(nn.Module):
         if audio_bias:
             self.q_audio = nn.Linear(dim, dim)
 
-    def forward(
-        self, x_BND: Tensor, text_BLD: Tensor, image_BLD: Tensor, audio_BTLD: Tensor, gains: BranchGains | None = None
-    ) -> Tensor:
+    def static_keys(self, text_BLD: Tensor, image_BLD: Tensor) -> StaticKeys:
+        return StaticKeys(
+            self.norm_k(self.k(text_BLD)), self.v(text_BLD), self.norm_k_img(self.k_img(image_BLD)), self.v_img(image_BLD)
+        )
+
+    def forward(self, x_BND: Tensor, static: StaticKeys, audio_BTLD: Tensor, gains: BranchGains | None = None) -> Tensor:
+        """`static` may be given once for several consecutive rows of the batch."""
         q = self.norm_q(self.q(x_BND))
-        text = self._attend_all(q, self.norm_k(self.k(text_BLD)), self.v(text_BLD))
-        image = self._attend_all(q, self.norm_k_img(self.k_img(image_BLD)), self.v_img(image_BLD))
         batch, frames = audio_BTLD.shape[:2]
+        # Rows that share their keys are queries of one attention: nothing is repeated.
+        shared = q.reshape(len(static.text_k), -1, q.shape[-1])
+        text = attend(shared, static.text_k, static.text_v, self.num_heads).view_as(q)
+        image = attend(shared, static.image_k, static.image_v, self.num_heads).view_as(q)
         audio = audio_BTLD.flatten(0, 1)
         per_frame = attend(
             q.reshape(batch * frames, -1, q.shape[-1]), self.norm_k_audio(self.k_audio(audio)), self.v_audio(audio), self.num_heads
         )
         sound = per_frame.view_as(q)
         return self.o(text + image + sound if gains is None else text * gains.text + image * gains.image + sound * gains.audio)
-
-    def _attend_all(self, q_BND: Tensor, *kv_bLD: Tensor) -> Tensor:
-        """Training batches the frames of a sequence: what they share is projected once for all of them."""
-        k, v = (t.repeat_interleave(len(q_BND) // len(t), dim=0) for t in kv_bLD)
-        return attend(q_BND, k, v, self.num_heads)
 
 
 class Block(nn.Module):
@@ -139,12 +149,12 @@ class Block(nn.Module):
         self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / math.sqrt(config.dim))
 
     def forward(
-        self, x_BND: Tensor, e_BT6D: Tensor, conditions: tuple[Any, ...], layer: int, context: ContextFn,
-        ropes: tuple[Tensor, Tensor],
+        self, x_BND: Tensor, e_BT6D: Tensor, static: StaticKeys, audio_BTLD: Tensor, gains: BranchGains | None, layer: int,
+        context: ContextFn, ropes: tuple[Tensor, Tensor],
     ) -> Tensor:  # fmt: skip
         m = _per_token(e_BT6D + self.modulation.to(e_BT6D.dtype), x_BND.shape[1]).unbind(2)
         x_BND = x_BND + self.self_attn(_layer_norm(x_BND, self.eps) * (1 + m[1]) + m[0], layer, context, ropes) * m[2]
-        x_BND = x_BND + self.cross_attn(self.norm3(x_BND), *conditions)
+        x_BND = x_BND + self.cross_attn(self.norm3(x_BND), static, audio_BTLD, gains)
         return x_BND + self.ffn(_layer_norm(x_BND, self.eps) * (1 + m[4]) + m[3]) * m[5]
 
 
@@ -231,22 +241,31 @@ class DiT(nn.Module):
         nn.init.zeros_(self.head.head.bias)
         self._rope_tables: dict[tuple[int, int, int], Tensor] = {}
 
+    def static_keys(self, text_BLC: Tensor, image_BLC: Tensor) -> StaticKeys:
+        """Of all layers: [B, layers, L, D] and [B, layers, M, D]."""
+        text, image = self.text_embedding(text_BLC), self.img_emb(image_BLC) + self.image_position.to(image_BLC.dtype)
+        attentions = (cast(Block, block).cross_attn for block in self.blocks)
+        per_layer = [attention.static_keys(text, image) for attention in attentions]
+        return StaticKeys(*(torch.stack(column, dim=1) for column in zip(*per_layer, strict=True)))
+
     def forward(
         self, x_BTCHW: Tensor, mask_BTMHW: Tensor, y_BTCHW: Tensor, t_BT: Tensor, *,
-        text_BLC: Tensor, image_BLC: Tensor, audio_BTLC: Tensor, control_BTC: Tensor,
+        static: StaticKeys, audio_BTLC: Tensor, control_BTC: Tensor,
         context: ContextFn = own_frames_only, context_frames: int = 0,
     ) -> Tensor:  # fmt: skip
         """What to add to y [B, T, C, h, w].
 
         t is the noise level of each frame in 0..1, mask 1 = known, y the masked-video latent. `context` adds the keys and values
         of `context_frames` earlier frames; positions are local to the window (context first), so they never grow with time.
-        Text and image may be given once for several consecutive rows of the batch.
+        `static`, of all layers, may be given once for several consecutive rows of the batch.
         """
         config = self.config
         batch, frames, _, height, width = x_BTCHW.shape
         rows, columns = height // config.patch, width // config.patch
-        tokens = self.patch_embedding(torch.cat((x_BTCHW, mask_BTMHW, y_BTCHW), dim=2).flatten(0, 1))
-        x_BND = tokens.flatten(2).transpose(1, 2).reshape(batch, frames * rows * columns, config.dim)
+        # A convolution that does not overlap is a matrix product of its patches, on a CPU the faster form.
+        patches = F.unfold(torch.cat((x_BTCHW, mask_BTMHW, y_BTCHW), dim=2).flatten(0, 1), config.patch, stride=config.patch)
+        tokens = F.linear(patches.transpose(1, 2), self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
+        x_BND = tokens.reshape(batch, frames * rows * columns, config.dim)
         if config.grid:
             x_BND = x_BND + self.position_embedding.to(x_BND.dtype).repeat(frames, 1)
         e_BTD = self.time_embedding(timestep_embedding(t_BT * 1000.0, config.freq_dim).to(x_BND.dtype))
@@ -256,12 +275,11 @@ class DiT(nn.Module):
             e_BTD = e_BTD + told
         e_BT6D = self.time_projection(e_BTD).unflatten(-1, (6, -1))
         audio = self.audio_embedding(audio_BTLC) + self.audio_position.to(audio_BTLC.dtype)
-        image = self.img_emb(image_BLC) + self.image_position.to(image_BLC.dtype)
-        conditions = (self.text_embedding(text_BLC), image, audio)
         table = self._rope_table(context_frames + frames, rows, columns, x_BND.device)
         ropes = (table[context_frames * rows * columns :], table)
         for layer, block in enumerate(self.blocks):
-            x_BND = block(x_BND, e_BT6D, conditions, layer, context, ropes)
+            keys = StaticKeys(*(kept[:, layer] for kept in static))
+            x_BND = block(x_BND, e_BT6D, keys, audio, None, layer, context, ropes)
         out = unpatch(self.head(x_BND, e_BTD), frames, rows, columns, config.patch)
         return out + mean if config.mean_codes else out
 

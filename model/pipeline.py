@@ -6,7 +6,6 @@ in `AvatarState`, immutable and passed in and out, so a batch may mix sessions a
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,16 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kernels.yuv import rgb_to_i420
 from model.checkpoints import PRESENTER_FILE, PresenterParts, load_presenter
-from model.conditions import STEPS_BEFORE
+from model.conditions import STEPS_BEFORE, image_tokens
 from model.config import PRESENTER_WINDOW, WindowConfig
 from model.controls import ControllerState, next_controls
 from model.devices import choose_device, keep_freed_memory, working_dtype
 from model.errors import ConfigError
 from model.geometry import Geometry
+from model.i420_decoder import I420Canvas, I420Decoder
 from model.sampler import shifted_sigmas
-from model.vae import Reference, compose
 from model.window import RollingWindow, WindowState
 
 _STEP_SAMPLES = 320  # one audio feature step, 20 ms
@@ -31,8 +29,9 @@ _STEP_SAMPLES = 320  # one audio feature step, 20 ms
 
 @dataclass(frozen=True, slots=True)
 class AvatarState:
-    """Where a session is: its window, its motion, and the last second of sound before the next chunk (int16, 16 kHz)."""
+    """Where a session is: its portrait, its window, its motion, and the sound before the next chunk (int16, 16 kHz)."""
 
+    canvas: I420Canvas
     window: WindowState
     controller: ControllerState
     past_audio: np.ndarray
@@ -47,10 +46,8 @@ class AvatarPipeline:
         self._audio = parts.audio.to(device)
         self._text = parts.text
         self._vae = parts.vae.to(device)
-        # Latents and pictures are float32; only the decoder's network runs in the working precision.
-        decoder = copy.deepcopy(parts.vae.decoder).to(device, dtype)
-        self._decoder = decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._device, self._dtype = device, dtype
+        self._decoder = I420Decoder(parts.vae.decoder, device, dtype)
+        self._device = device
         self._past_samples = parts.audio.context_samples + STEPS_BEFORE * _STEP_SAMPLES
         silence = torch.zeros(1, self._past_samples + self.geometry.step_samples_16k, device=device)
         self._window = RollingWindow(parts.dit.to(device, dtype), window, self._audio(silence)[0])
@@ -79,8 +76,8 @@ class AvatarPipeline:
         picture = torch.from_numpy(portrait).movedim(-1, 0)[None].to(self._device, torch.float32) / 127.5 - 1.0
         reference = self._vae.reference(picture)
         anchor = self._vae.encode_still(reference)[0]
-        window = self._window.open(reference.to(self._dtype), anchor, self._text.encode(prompt)[0], seed)
-        return AvatarState(window, ControllerState(seed), np.zeros(self._past_samples, dtype=np.int16))
+        window = self._window.open(anchor, image_tokens(reference.coarse)[0], self._text.encode(prompt)[0], seed)
+        return AvatarState(self._decoder.canvas(reference), window, ControllerState(seed), np.zeros(self._past_samples, dtype=np.int16))
 
     @torch.inference_mode()
     def step(
@@ -99,17 +96,10 @@ class AvatarPipeline:
         motions = [next_controls(s.controller, self.geometry.chunk_frames, a) for s, a in zip(states, activity, strict=True)]
         controls = torch.from_numpy(np.stack([m.reshape(-1) for m, _ in motions]))
         latents, windows = self._window.advance([s.window for s in states], tokens, controls)
-        frames = self._decode(latents, Reference.cat([s.window.portrait for s in states]))
+        frames = self._decoder(self._vae.unstack(latents.float()), I420Canvas.cat([s.canvas for s in states]))
         end = self._past_samples + self.geometry.chunk_samples_16k
         after = [
-            AvatarState(window, controller, past[end - self._past_samples : end])
-            for window, (_, controller), past in zip(windows, motions, heard, strict=True)
+            replace(s, window=window, controller=controller, past_audio=past[end - self._past_samples : end])
+            for s, window, (_, controller), past in zip(states, windows, motions, heard, strict=True)
         ]
-        return list(frames), after
-
-    def _decode(self, latents_BCHW: torch.Tensor, portraits: Reference) -> np.ndarray:
-        """uint8 [B, chunk_frames, H*3//2, W]."""
-        frames = self._vae.unstack(latents_BCHW.float()).to(self._dtype)
-        portrait = portraits.for_frames(self.geometry.chunk_frames)
-        pictures = rgb_to_i420(compose(portrait.picture, self._decoder(frames, portrait)))
-        return pictures.unflatten(0, (len(latents_BCHW), -1)).cpu().numpy()
+        return list(frames.unflatten(0, (len(states), -1)).cpu().numpy()), after

@@ -16,6 +16,7 @@ Legend: B batch, T latent frames, F video frames, c channels a frame, C = c * ti
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,19 +40,23 @@ class Reference:
     middle: Tensor
     coarse: Tensor
 
-    def to(self, dtype: torch.dtype) -> Reference:
-        """The features in a working precision, laid out for convolutions; the picture stays float32."""
-        features = (part.to(dtype, memory_format=torch.channels_last) for part in (self.fine, self.middle, self.coarse))
-        return Reference(self.picture, *features)
+    def expand(self, count: int) -> Reference:
+        """A batch of one, for `count` frames."""
+        return Reference(*(part.expand(count, -1, -1, -1) for part in (self.picture, self.fine, self.middle, self.coarse)))
 
-    def for_frames(self, count: int) -> Reference:
-        """Each reference `count` times in a row: one for every frame that is decoded."""
-        parts = (self.picture, self.fine, self.middle, self.coarse)
-        return Reference(*(part.repeat_interleave(count, dim=0) for part in parts))
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """A reference as the decoder draws on it: the picture [B, 3, H, W], and what its features add to the decoder's, [B, c, h, w]."""
+
+    picture: Tensor
+    fine: Tensor
+    middle: Tensor
+    coarse: Tensor
 
     @staticmethod
-    def cat(references: list[Reference]) -> Reference:
-        return Reference(*(torch.cat([getattr(r, name) for r in references]) for name in ("picture", "fine", "middle", "coarse")))
+    def cat(canvases: Sequence[Canvas]) -> Canvas:
+        return Canvas(*(torch.cat([getattr(c, name) for c in canvases]) for name in ("picture", "fine", "middle", "coarse")))
 
 
 class Change(NamedTuple):
@@ -118,34 +123,54 @@ class FrameEncoder(nn.Module):
 
 
 class FrameDecoder(nn.Module):
-    """Latents beside the reference's features to what changed; nothing, when untrained."""
+    """Latents beside the reference's features to what changed; nothing, when untrained.
+
+    A convolution over both is the sum of one over each, and the reference's is made once, in `canvas`.
+    """
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         fine, middle, coarse = config.widths
-        self.stem = nn.Conv2d(config.frame_channels + coarse, coarse, 3, padding=1)
+        self.stem = nn.Conv2d(config.frame_channels, coarse, 3, padding=1)
         self.coarse = nn.Sequential(Residual(coarse), Residual(coarse))
         self.up2 = nn.Conv2d(coarse, 4 * middle, 1)
-        self.join2 = nn.Conv2d(2 * middle, middle, 3, padding=1)
+        self.join2 = nn.Conv2d(middle, middle, 3, padding=1)
         self.middle = Residual(middle)
         self.up1 = nn.Conv2d(middle, 4 * fine, 1)
-        self.join1 = nn.Conv2d(2 * fine, fine, 3, padding=1)
+        self.join1 = nn.Conv2d(fine, fine, 3, padding=1)
         self.fine = Residual(fine)
         self.motion = nn.Conv2d(fine, 2 * 4, 3, padding=1)
         self.paint = nn.Conv2d(fine, 4 * 16, 3, padding=1)
+        self.known = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, bias=False) for width in config.widths)
         _start_at_zero(self.motion)
         _start_at_zero(self.paint)
 
-    def forward(self, latents_Fchw: Tensor, reference: Reference) -> Change:
-        x = self.coarse(self.stem(torch.cat((latents_Fchw, reference.coarse), dim=1)))
-        x = F.pixel_shuffle(self.up2(F.silu(x)), 2)
-        x = self.middle(self.join2(F.silu(torch.cat((x, reference.middle), dim=1))))
-        x = F.pixel_shuffle(self.up1(F.silu(x)), 2)
-        x = F.silu(self.fine(self.join1(F.silu(torch.cat((x, reference.fine), dim=1)))))
-        # Planes from here on: what is done to a pixel's few channels is several times slower in the convolutions' layout.
-        motion, paint = self.motion(x).contiguous(), self.paint(x).contiguous()
-        cover, colour = F.pixel_shuffle(paint, 4).split((1, 3), dim=1)
-        return Change(F.pixel_shuffle(motion, 2) * PIXELS_PER_UNIT, cover + COVER_BIAS, colour)
+    def canvas(self, reference: Reference) -> Canvas:
+        seen = (F.silu(reference.fine), F.silu(reference.middle), reference.coarse)
+        added = (layer(x.to(self.stem.weight.dtype)) for layer, x in zip(self.known, seen, strict=True))
+        return Canvas(reference.picture, *added)
+
+    def features(self, latents_Fchw: Tensor, canvas: Canvas) -> Tensor:
+        """What the last layers see [F, c, H/4, W/4]. The same number of frames for each reference, in its order."""
+        x = self.coarse(_onto(canvas.coarse, self.stem(latents_Fchw)))
+        x = self.middle(_onto(canvas.middle, self.join2(F.silu(_widened(F.silu(x), self.up2)))))
+        return F.silu(self.fine(_onto(canvas.fine, self.join1(F.silu(_widened(F.silu(x), self.up1))))))
+
+    def forward(self, latents_Fchw: Tensor, canvas: Canvas) -> Change:
+        x = self.features(latents_Fchw, canvas)
+        cover, colour = F.pixel_shuffle(self.paint(x), 4).split((1, 3), dim=1)
+        return Change(F.pixel_shuffle(self.motion(x), 2) * PIXELS_PER_UNIT, cover + COVER_BIAS, colour)
+
+
+def _onto(known_Bchw: Tensor, x_Fchw: Tensor) -> Tensor:
+    return (x_Fchw.unflatten(0, (len(known_Bchw), -1)) + known_Bchw[:, None]).flatten(0, 1)
+
+
+def _widened(x_Fchw: Tensor, layer: nn.Conv2d) -> Tensor:
+    """A 1x1 convolution to four times the channels, laid out as twice the size; as a matrix product, which a CPU does several times
+    faster."""
+    wide = F.linear(x_Fchw.movedim(1, -1), layer.weight.flatten(1), layer.bias)
+    return F.pixel_shuffle(wide.movedim(-1, 1), 2)
 
 
 class ReferenceVAE(nn.Module):
@@ -170,8 +195,8 @@ class ReferenceVAE(nn.Module):
         self.register_buffer("time_basis", dct_basis(config.time_stride), persistent=False)
 
     def decode_frames(self, latents_Fchw: Tensor, reference: Reference) -> Tensor:
-        """One reference a frame; pictures [F, 3, H, W], about [-1, 1], not clamped."""
-        return compose(reference.picture, self.decoder(latents_Fchw, reference))
+        """Frames of each reference in a row; pictures [F, 3, H, W], about [-1, 1], not clamped."""
+        return compose(reference.picture, self.decoder(latents_Fchw, self.decoder.canvas(reference)))
 
     def stack(self, frames_Fchw: Tensor) -> Tensor:
         """Latents a frame [F, c, h, w] to normalised latent frames [T, C, h, w], F = T * time_stride."""
@@ -188,7 +213,7 @@ class ReferenceVAE(nn.Module):
         """Video [T * time_stride, 3, H, W] in [-1, 1] and its reference (a batch of one) to latents [T, C, h, w]."""
         if frames_F3HW.shape[0] % self.config.time_stride:
             raise ValueError(f"frames must be a multiple of {self.config.time_stride}, got {frames_F3HW.shape[0]}")
-        return self.stack(self.encoder(frames_F3HW, reference.for_frames(len(frames_F3HW))))
+        return self.stack(self.encoder(frames_F3HW, reference.expand(len(frames_F3HW))))
 
     def encode_still(self, reference: Reference) -> Tensor:
         """The references themselves, standing still, as latent frames [B, C, h, w]."""
@@ -196,18 +221,30 @@ class ReferenceVAE(nn.Module):
         return self.stack(one.repeat_interleave(self.config.time_stride, dim=0))
 
     def decode(self, latents_TChw: Tensor, reference: Reference) -> Tensor:
-        """Latents [T, C, h, w], one reference a latent frame, to video [T * time_stride, 3, H, W], about [-1, 1], not clamped."""
-        return self.decode_frames(self.unstack(latents_TChw), reference.for_frames(self.config.time_stride))
+        """Latents [T, C, h, w], those of each reference in a row, to video [T * time_stride, 3, H, W], about [-1, 1], not clamped."""
+        return self.decode_frames(self.unstack(latents_TChw), reference)
 
 
-def compose(picture_F3HW: Tensor, change: Change) -> Tensor:
-    """The picture moved, covered and painted on; itself where nothing changes."""
-    rows, columns = picture_F3HW.shape[2:]
-    motion = F.interpolate(change.motion.float(), size=(rows, columns), mode="bilinear", align_corners=False).movedim(1, -1)
-    sources = pixel_grid(rows, columns, motion.device) + motion * motion.new_tensor([2.0 / columns, 2.0 / rows])
-    moved = F.grid_sample(picture_F3HW.float(), sources, mode="bilinear", padding_mode="border", align_corners=False)
+def compose(picture_B3HW: Tensor, change: Change) -> Tensor:
+    """The pictures moved, covered and painted on, frames of each in a row [F, 3, H, W]; themselves where nothing changes."""
+    moved = fetch(picture_B3HW.float(), change.motion.float())
     cover = torch.sigmoid(change.cover.float())
     return moved + cover * (moved.new_tensor(DEPTH)[:, None, None] - moved) + change.colour.float()
+
+
+def fetch(planes_BpHW: Tensor, motion_F2hw: Tensor) -> Tensor:
+    """Planes of a picture, each pixel fetched from where the motion says [F, p, H, W], frames of each picture in a row.
+
+    Motion counts in pixels of a picture twice its own size, whatever size the planes have.
+    """
+    height, width = motion_F2hw.shape[2:]
+    motion = motion_F2hw * motion_F2hw.new_tensor([1.0 / width, 1.0 / height])[:, None, None]
+    rows, columns = planes_BpHW.shape[2:]
+    if (height, width) != (rows, columns):
+        motion = F.interpolate(motion, size=(rows, columns), mode="bilinear", align_corners=False)
+    sources = motion + pixel_grid(rows, columns, motion.device).movedim(-1, 0)
+    repeated = planes_BpHW[:, None].expand(-1, len(sources) // len(planes_BpHW), -1, -1, -1).flatten(0, 1)
+    return F.grid_sample(repeated, sources.movedim(1, -1), padding_mode="border", align_corners=False)
 
 
 def pixel_grid(rows: int, columns: int, device: torch.device) -> Tensor:

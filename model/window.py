@@ -17,11 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.conditions import image_tokens
 from model.config import WindowConfig
-from model.dit import ContextFn, DiT
+from model.dit import ContextFn, DiT, StaticKeys
 from model.sampler import sample_renoise
-from model.vae import Reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +34,11 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class WindowState:
-    """portrait, a batch of one, and its own latent, the anchor [C, h, w]; image [tokens, image_dim]; text [tokens, text_dim]; last, the
-    newest frame, whose keys are not cached yet; keys and values [1 + context, L, S, D] of the frames it saw, anchor first, then
-    oldest first."""
+    """anchor [C, h, w], the portrait's own latent; static, the keys and values of text and image, a batch of one; last, the newest
+    frame, whose keys are not cached yet; keys and values [1 + context, L, S, D] of the frames it saw, anchor first, then oldest first."""
 
-    portrait: Reference
     anchor: Tensor
-    image: Tensor
-    text: Tensor
+    static: StaticKeys
     last: Frame
     keys: Tensor
     values: Tensor
@@ -51,15 +46,16 @@ class WindowState:
     index: int
 
 
-class _Session(NamedTuple):
-    """What stays the same for a session, batched: anchor [B, C, h, w], image and text tokens [B, tokens, ...]."""
+class _Row(NamedTuple):
+    """One row of every session: x and its masked-video latent y [B, C, h, w], known [B] 1 or 0, sigma [B], audio [B, tokens, audio_dim],
+    control [B, control_dim]."""
 
-    anchor: Tensor
-    image: Tensor
-    text: Tensor
-
-    def repeat(self, times: int) -> _Session:
-        return _Session(*(torch.cat([part] * times) for part in self))
+    x: Tensor
+    y: Tensor
+    known: Tensor
+    sigma: Tensor
+    audio: Tensor
+    control: Tensor
 
 
 class _Alone:
@@ -77,7 +73,7 @@ class _Alone:
 
 
 class _CleanAndNoisy:
-    """The first pass: the batch holds the last frames, clean, then the new ones once or more; each sees the last of its session."""
+    """The first pass: a session's rows are its last frame, clean, then the new one once or more, which sees the last."""
 
     def __init__(self, keys_BFLSD: Tensor, values_BFLSD: Tensor) -> None:
         self._keys, self._values = keys_BFLSD, values_BFLSD
@@ -87,11 +83,11 @@ class _CleanAndNoisy:
         return self._join(self._keys[:, :, layer], k_BSD, 0), self._join(self._values[:, :, layer], v_BSD, 1)
 
     def _join(self, cached_BFSD: Tensor, rows: Tensor, which: int) -> Tensor:
-        clean, *noisy = rows.split(len(cached_BFSD))
+        clean, *noisy = rows.unflatten(0, (len(cached_BFSD), -1)).unbind(1)
         self._new[which].append(clean)
         for_clean = torch.cat((cached_BFSD.flatten(1, 2), clean), dim=1)
         for_noisy = torch.cat((cached_BFSD[:, 0], cached_BFSD[:, 2:].flatten(1, 2), clean), dim=1)
-        return torch.cat((for_clean, *(torch.cat((for_noisy, each), dim=1) for each in noisy)))
+        return torch.stack((for_clean, *(torch.cat((for_noisy, each), dim=1) for each in noisy)), dim=1).flatten(0, 1)
 
     def moved_on(self) -> tuple[Tensor, Tensor]:
         """The caches with the last frames in and the oldest of the context out."""
@@ -109,7 +105,7 @@ class _Cached:
 
     def __call__(self, layer: int, k_BSD: Tensor, v_BSD: Tensor) -> tuple[Tensor, Tensor]:
         times = len(k_BSD) // len(self.keys)
-        keys, values = (kept[:, :, layer].flatten(1, 2).repeat(times, 1, 1) for kept in (self.keys, self.values))
+        keys, values = (kept[:, :, layer].flatten(1, 2).repeat_interleave(times, dim=0) for kept in (self.keys, self.values))
         return torch.cat((keys, k_BSD), dim=1), torch.cat((values, v_BSD), dim=1)
 
 
@@ -125,17 +121,16 @@ class RollingWindow:
         self.frames = 1 + config.context
 
     @torch.inference_mode()
-    def open(self, portrait: Reference, anchor_CHW: Tensor, text_LC: Tensor, seed: int) -> WindowState:
+    def open(self, anchor_CHW: Tensor, image_MC: Tensor, text_LC: Tensor, seed: int) -> WindowState:
         """A session that has shown nothing yet: the anchor stands in for the missing context."""
-        anchor, text = anchor_CHW.to(self.device, self.dtype), text_LC.to(self.device, self.dtype)
-        image = image_tokens(portrait.coarse).to(self.device, self.dtype)[0]
+        anchor, image, text = (t.to(self.device, self.dtype) for t in (anchor_CHW, image_MC, text_LC))
         config = self.dit.config
-        audio = anchor.new_zeros(config.audio_tokens, config.audio_dim)
-        last = Frame(anchor, audio, anchor.new_zeros(config.control_dim), 0.0)
+        last = Frame(anchor, anchor.new_zeros(config.audio_tokens, config.audio_dim), anchor.new_zeros(config.control_dim), 0.0)
+        static = self.dit.static_keys(text[None], image[None])
         alone = _Alone(self.frames)
-        self._forward(_gather([last]), [last.sigma], 1, _Session(anchor[None], image[None], text[None]), alone)
+        self._forward([self._known([last])], static, alone)
         keys, values = (torch.stack(kept, dim=1).repeat(self.frames, 1, 1, 1) for kept in (alone.keys, alone.values))
-        return WindowState(portrait, anchor, image, text, last, keys, values, seed, 0)
+        return WindowState(anchor, static, last, keys, values, seed, 0)
 
     @torch.inference_mode()
     def advance(
@@ -145,33 +140,30 @@ class RollingWindow:
 
         audio [B, tokens, audio_dim] and control [B, control_dim] are those of exactly the new frames.
         """
-        session = _Session(*(torch.stack([getattr(s, name) for s in states]) for name in ("anchor", "image", "text")))
+        anchor = torch.stack([s.anchor for s in states])
+        static = StaticKeys(*(torch.cat(parts) for parts in zip(*(s.static for s in states), strict=True)))
         audio, control = audio_BLC.to(self.device, self.dtype), control_BC.to(self.device, self.dtype)
         first = _CleanAndNoisy(torch.stack([s.keys for s in states]), torch.stack([s.values for s in states]))
         later: _Cached | None = None
         generators = [torch.Generator().manual_seed(s.seed * 1_000_003 + s.index) for s in states]
-        clean = _gather([s.last for s in states])
-        clean_sigmas = [s.last.sigma for s in states]
+        clean = self._known([s.last for s in states])
+        unknown = anchor.new_zeros(len(states))
+        heard = [audio] if self.config.guidance == 1.0 else [audio, self.quiet.expand_as(audio)]
 
         def noise() -> Tensor:
-            drawn = [torch.randn(session.anchor.shape[1:], generator=g) for g in generators]
+            drawn = [torch.randn(anchor.shape[1:], generator=g) for g in generators]
             return torch.stack(drawn).to(self.device, self.dtype)
-
-        heard = [audio] if self.config.guidance == 1.0 else [audio, self.quiet.expand_as(audio)]
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             nonlocal later
-            new = [(x, tokens, control) for tokens in heard]
-            levels = [sigma] * len(states) * len(new)
+            new = [_Row(x, anchor, unknown, torch.full_like(unknown, sigma), tokens, control) for tokens in heard]
             if later is not None:
-                out = self._forward(_join(new), levels, 0, session.repeat(len(new)), later)
+                spoken, *quiet = self._forward(new, static, later)
             else:
-                out = self._forward(_join([clean, *new]), [*clean_sigmas, *levels], len(states), session.repeat(1 + len(new)), first)
-                out = out[len(states) :]
+                _, spoken, *quiet = self._forward([clean, *new], static, first)
                 later = _Cached(*first.moved_on())
-            spoken, *quiet = out.split(len(states))
             # Away from silence (audio guidance of EchoMimicV3): a regression says everything a little too softly.
-            return session.anchor + (quiet[0] + self.config.guidance * (spoken - quiet[0]) if quiet else spoken)
+            return anchor + (quiet[0] + self.config.guidance * (spoken - quiet[0]) if quiet else spoken)
 
         latent = sample_renoise(denoise, noise, sigmas or self.config.sigmas)
         assert later is not None
@@ -183,26 +175,17 @@ class RollingWindow:
         ]
         return latent, after
 
-    def _forward(
-        self, frames: tuple[Tensor, ...], sigmas: Sequence[float], num_known: int, session: _Session, context: ContextFn
-    ) -> Tensor:
-        """One pass over single frames [B, ...], of which the first `num_known` are clean; the network's output [B, C, h, w]."""
-        x_BCHW, audio_BLC, control_BC = frames
-        batch, _, height, width = x_BCHW.shape
-        mask = x_BCHW.new_zeros(batch, 1, self.dit.config.mask_channels, height, width)
-        mask[:num_known] = 1.0
-        y = torch.cat((x_BCHW[:num_known], session.anchor[num_known:]))
-        level = torch.tensor(sigmas, device=self.device)[:, None]
+    def _known(self, frames: Sequence[Frame]) -> _Row:
+        latent = torch.stack([f.latent for f in frames])
+        sigma = torch.tensor([f.sigma for f in frames]).to(latent)
+        audio, control = torch.stack([f.audio for f in frames]), torch.stack([f.control for f in frames])
+        return _Row(latent, latent, torch.ones_like(sigma), sigma, audio, control)
+
+    def _forward(self, rows: Sequence[_Row], static: StaticKeys, context: ContextFn) -> tuple[Tensor, ...]:
+        """One pass over single frames, a session's rows side by side; the network's output [B, C, h, w] for each row."""
+        x, y, known, level, audio, control = (torch.stack(column, dim=1).flatten(0, 1)[:, None] for column in zip(*rows, strict=True))
+        mask = known[..., None, None, None].expand(-1, -1, self.dit.config.mask_channels, *x.shape[3:])
         out = self.dit(
-            x_BCHW[:, None], mask, y[:, None], level, text_BLC=session.text, image_BLC=session.image,
-            audio_BTLC=audio_BLC[:, None], control_BTC=control_BC[:, None], context=context, context_frames=self.frames,
-        )  # fmt: skip
-        return out[:, 0]
-
-
-def _gather(frames: Sequence[Frame]) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.stack([f.latent for f in frames]), torch.stack([f.audio for f in frames]), torch.stack([f.control for f in frames])
-
-
-def _join(rows: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    return tuple(torch.cat(column) for column in zip(*rows, strict=True))
+            x, mask, y, level, static=static, audio_BTLC=audio, control_BTC=control, context=context, context_frames=self.frames
+        )
+        return out[:, 0].unflatten(0, (-1, len(rows))).unbind(1)

@@ -8,7 +8,7 @@ Legend: B batch, C channels, T latent frames, h w latent pixels, N tokens, L con
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -65,15 +65,14 @@ class EchoMimicDiT(nn.Module):
         frames, rows, columns = patches.shape[2:]
         x_BND = patches.flatten(2).transpose(1, 2)
         e_BD, e_B6D = self._time(t_B, x_BND.dtype)
-        conditions = (
-            self._text(text), self.img_emb(image_BLC), self._audio(audio, frames),
-            self._gains(gains, None if face_mask_BN is None else face_mask_BN.to(x_BND.dtype), audio_scale, frames),
-        )  # fmt: skip
+        words, image, sound = self._text(text), self.img_emb(image_BLC), self._audio(audio, frames)
+        weighed = self._gains(gains, None if face_mask_BN is None else face_mask_BN.to(x_BND.dtype), audio_scale, frames)
         rope = self._rope(frames, rows, columns, riflex, x_BND.device)
 
         def run(x: Tensor) -> Tensor:
             for layer, block in enumerate(self.blocks):
-                x = block(x, e_B6D[:, None], conditions, layer, own_frames_only, (rope, rope))
+                static = cast(Block, block).cross_attn.static_keys(words, image)
+                x = block(x, e_B6D[:, None], static, sound, weighed, layer, own_frames_only, (rope, rope))
             return x
 
         x_BND = run(x_BND) if cache is None else cache(e_B6D, x_BND, run)

@@ -34,6 +34,19 @@ def augment(samples: np.ndarray, seed: int) -> np.ndarray:
     return np.clip(out, -1, 1).astype(np.float32)
 
 
+def with_dynamics(samples: np.ndarray, seed: int) -> np.ndarray:
+    """A synthesiser speaks evenly; people stress words and let phrases fade. float32 [n] at 16 kHz, gains of -16 to +4 dB that
+    change several times a second."""
+    rng = np.random.default_rng([seed, 23])
+    length_s = len(samples) / MODEL_RATE
+    times = np.cumsum(rng.uniform(0.12, 0.6, int(length_s / 0.12) + 2))
+    spread = rng.uniform(2.0, 7.0)
+    gains_db = np.clip(rng.normal(0.0, spread, len(times)), -16.0, 4.0)
+    gain = 10 ** (np.interp(np.arange(len(samples)) / MODEL_RATE, times, gains_db) / 20)
+    out = samples * gain
+    return (out * min(1.0, 0.98 / (np.abs(out).max(initial=0.0) + 1e-9))).astype(np.float32)
+
+
 def _warp_formants(samples: np.ndarray, factor: float) -> np.ndarray:
     """Another vocal-tract length: the spectral envelope moves by `factor`, pitch and timing stay."""
     _, _, spectrum = stft(samples, nperseg=512, noverlap=384)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from model.controls import CONTROL_NAMES, CONTROL_UNITS, ControllerState, next_controls
 from model.geometry import FPS, FRAME_SAMPLES_16K
+from model.training.augment import with_dynamics
 from model.training.head import Head
 from model.training.people import FramePose, Person
 from model.training.renderer import Renderer
@@ -98,8 +99,9 @@ def make_clip(head: Head, renderer: Renderer, seed: int, num_frames: int) -> Cli
     rng = np.random.default_rng(seed)
     person = Person.sample(seed)
     utterance = synthesise(seed)
-    total = int(len(utterance.samples) / FRAME_SAMPLES_16K)
-    curves = stressed(mouth_curves(utterance.phones, max(total, num_frames), FPS), utterance.samples, FPS)
+    voice = with_dynamics(utterance.samples, seed)
+    total = int(len(voice) / FRAME_SAMPLES_16K)
+    curves = stressed(mouth_curves(utterance.phones, max(total, num_frames), FPS), voice, FPS)
     first = int(rng.integers(0, max(total - num_frames, 0) + 1))
     controls = sample_controls(rng, num_frames)
     mouth = curves[first : first + num_frames]
@@ -117,7 +119,7 @@ def make_clip(head: Head, renderer: Renderer, seed: int, num_frames: int) -> Cli
     motion = np.stack([halved_motion(*found) for found in traced])
     inside = np.stack([np.packbits(found[1]) for found in traced])
     # A second of sound before and after the clip where there is any: the audio encoder needs its past and its look-ahead.
-    padded = np.pad(utterance.samples, (16_000, 16_000 + num_frames * FRAME_SAMPLES_16K))
+    padded = np.pad(voice, (16_000, 16_000 + num_frames * FRAME_SAMPLES_16K))
     start = first * FRAME_SAMPLES_16K
     samples = padded[start : start + 32_000 + num_frames * FRAME_SAMPLES_16K]
     return Clip(frames, pictures, source, motion, inside, controls, mouth, (samples * 32767).clip(-32768, 32767).astype(np.int16), seed)

@@ -185,7 +185,7 @@ class SequencePass(nn.Module):
 
         flat = [item.flatten(0, 1)[:, None] for item in (x, mask, y, levels[..., None])]
         out = self.dit(
-            flat[0], flat[1], flat[2], flat[3][..., 0], text_BLC=text, image_BLC=batch.image,
+            flat[0], flat[1], flat[2], flat[3][..., 0], static=self.dit.static_keys(text, batch.image),
             audio_BTLC=audio.flatten(0, 1)[:, None], control_BTC=controls.flatten(0, 1)[:, None],
             context=context_fn, context_frames=3,
         )  # fmt: skip

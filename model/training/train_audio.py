@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.audio import STEP, AudioEncoder
-from model.training.augment import augment, make_noise, tilt
+from model.training.augment import augment, make_noise, tilt, with_dynamics
 from model.training.loop import Averaged, Budget, begin, cosine_rate, set_rate
 from model.training.speech import PHONES, synthesise
 from model.training.visemes import MOUTH_SHAPES, aperture, mouth_curves, stressed
@@ -31,21 +31,24 @@ _FRAME_RATE = 50.0
 
 
 def make_utterance(job: tuple[Path, int]) -> None:
-    """Samples int16 [VERSIONS, n], phone ids and mouth curves at 50 Hz, as one file."""
+    """Samples int16 [VERSIONS, n], phone ids, and mouth curves of each version at 50 Hz, as one file."""
     folder, seed = job
     path = folder / f"utterance_{seed:06d}.npz"
     if path.exists():
         return
     spoken = synthesise(seed)
     steps = len(spoken.samples) // STEP
-    versions = np.stack([spoken.samples] + [augment(spoken.samples, seed * 16 + v) for v in range(1, VERSIONS)])
+    # The voice of each version, before what augmentation does to it: how wide the mouth opens follows from that.
+    voices = [spoken.samples] + [with_dynamics(spoken.samples, seed * 16 + v) for v in range(1, VERSIONS)]
+    versions = np.stack([voices[0]] + [augment(voices[v], seed * 16 + v) for v in range(1, VERSIONS)])
     times = (np.arange(steps) + 0.5) / _FRAME_RATE
     starts = np.array([start for _, start, _ in spoken.phones])
     index = np.searchsorted(starts, times, side="right") - 1
     labels = np.array([PHONES.index(label) for label, _, _ in spoken.phones])[index]
+    curves = mouth_curves(spoken.phones, steps, _FRAME_RATE)
     np.savez(
         path, samples=(versions[:, : steps * STEP] * 32767).astype(np.int16), phones=labels.astype(np.int64),
-        mouth=stressed(mouth_curves(spoken.phones, steps, _FRAME_RATE), spoken.samples, _FRAME_RATE).astype(np.float16),
+        mouth=np.stack([stressed(curves, voice, _FRAME_RATE) for voice in voices]).astype(np.float16),
     )  # fmt: skip
 
 
@@ -75,13 +78,14 @@ def sample_crops(speech: list[Speech], size: int, encoder: AudioEncoder, rng: np
     sounds, labels, mouths = [], [], []
     for pick in rng.integers(len(speech), size=size):
         samples, phones, mouth = speech[pick]
-        sound = samples[rng.integers(len(samples))].astype(np.float32) / 32768.0
+        version = rng.integers(len(samples))
+        sound = samples[version].astype(np.float32) / 32768.0
         start = int(rng.integers(0, max(len(phones) - STEPS, 0) + 1))
         span = slice(start, start + STEPS)
         lacking = STEPS - len(phones[span])
         first = start * STEP - past
         cut = np.pad(sound, (max(-first, 0), past + ahead + STEPS * STEP))[max(first, 0) :][: past + STEPS * STEP + ahead]
-        phones_cut, mouth_cut = np.pad(phones[span], (0, lacking)), np.pad(mouth[span], ((0, lacking), (0, 0)))
+        phones_cut, mouth_cut = np.pad(phones[span], (0, lacking)), np.pad(mouth[version, span], ((0, lacking), (0, 0)))
         cut = _vary(cut, rng)
         if rng.random() < 0.1:
             cut = (make_noise(len(cut), rng) * 10 ** (rng.uniform(-55, -18) / 20)).astype(np.float32)
@@ -124,9 +128,9 @@ def evaluate(encoder: AudioEncoder, speech: list[Speech]) -> dict[str, float]:
     """On clean and augmented held-out sentences: correlation of the aperture with the truth, share of closures hit."""
     correlations, hits, total = [], 0, 0
     for samples, phones, mouth in speech:
-        for version in samples:
+        for version, curves in zip(samples, mouth, strict=True):
             predicted = aperture(predict_mouth(encoder, version.astype(np.float32) / 32768.0))
-            truth = aperture(mouth)[: len(predicted)]
+            truth = aperture(curves)[: len(predicted)]
             correlations.append(np.corrcoef(predicted, truth)[0, 1])
             shut = np.isin(phones[: len(predicted)], [PHONES.index(p) for p in ("P", "B", "M")])
             edges = np.flatnonzero(np.diff(np.pad(shut.astype(int), 1)))

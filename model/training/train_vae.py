@@ -123,7 +123,7 @@ def evaluate(vae: ReferenceVAE, data: Frames, device: str) -> dict[str, float]:
     for picks in np.arange(len(data)).reshape(-1, 1 if len(data) % 8 else 8):
         sample = data.take(picks).to(device)
         reference = vae.reference(sample.references)
-        change = vae.decoder(vae.encoder(sample.frames, reference), reference)
+        change = vae.decoder(vae.encoder(sample.frames, reference), vae.decoder.canvas(reference))
         decoded.append(compose(sample.references, change).cpu())
         truth.append(sample.frames.cpu())
         errors.append((change.motion - sample.motion).norm(dim=1)[:, 40:100, 40:88].mean().cpu())
@@ -186,7 +186,7 @@ def main() -> None:
         # Relative to the latents' own size: with fixed noise a young encoder's small latents drown, and stay unused for good.
         amount = LATENT_NOISE * latents.detach().std() * torch.rand(len(latents), 1, 1, 1, device=args.device)
         noise = torch.randn_like(latents) * amount
-        change = vae.decoder(latents + noise, reference)
+        change = vae.decoder(latents + noise, vae.decoder.canvas(reference))
         mouth = F.max_pool2d(sample.inside, 5, stride=1, padding=2)
         picture = picture_loss(compose(sample.references, change), sample.frames, weight * (1.0 + INSIDE_WEIGHT * mouth))
         told = change_loss(change, sample)

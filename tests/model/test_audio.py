@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -50,11 +52,22 @@ def test_nothing_beyond_the_look_ahead_is_needed(encoder: AudioEncoder) -> None:
 
 
 def test_a_whisper_and_a_shout_look_alike_but_silence_does_not(encoder: AudioEncoder) -> None:
-    """The spectrum divided by its loudness; the last row is the loudness itself."""
+    """The spectrum divided by its loudness; the row after it is the loudness itself."""
     samples = voice(length(encoder, 8))
     shout, whisper, silence = (encoder._spectrum(samples * gain) for gain in (1.0, 0.1, 0.0))
-    assert (shout[:, :-1] - whisper[:, :-1]).abs().mean() < 0.1 * shout[:, :-1].std()
-    assert (shout[:, :-1] - silence[:, :-1]).abs().mean() > 0.5 * shout[:, :-1].std()
+    assert (shout[:, :-2] - whisper[:, :-2]).abs().mean() < 0.1 * shout[:, :-2].std()
+    assert (shout[:, :-2] - silence[:, :-2]).abs().mean() > 0.5 * shout[:, :-2].std()
+
+
+def test_stress_tells_the_loud_moment_from_the_soft_one(encoder: AudioEncoder) -> None:
+    """Loud, then 20 dB softer: the same at any gain, but for the floor."""
+    samples = torch.randn(1, length(encoder, 16), generator=torch.Generator().manual_seed(0)) * 0.3
+    half = encoder.context_samples + 8 * STEP
+    samples[:, half:] *= 0.1
+    row, softer = encoder._spectrum(samples)[0, -1], encoder._spectrum(samples * 0.3)[0, -1]
+    assert row[:20].abs().max() < 0.2
+    assert row[-1].item() == pytest.approx(-0.4 * math.log(100), abs=0.3)
+    torch.testing.assert_close(row, softer, rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("extra", [-1, 1, 319])

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from av import VideoFrame
 
 from kernels.yuv import rgb_to_i420
@@ -14,6 +15,7 @@ from model.conditions import STEPS_BEFORE, audio_tokens
 from model.config import PRESENTER_DIT, VAEConfig
 from model.controls import CONTROL_NAMES, ControllerState, next_controls
 from model.dit import DiT
+from model.i420_decoder import I420Canvas, I420Decoder
 from model.rope import apply_rope, rope_table
 from model.sampler import sample_euler, sample_renoise, shifted_sigmas
 from model.text import tokenise
@@ -35,7 +37,7 @@ def test_streaming_decode_equals_whole_decode() -> None:
     vae = tiny_vae()
     latents = torch.randn(3, TINY_VAE.latent_channels, 4, 4)
     reference = vae.reference(torch.rand(1, 3, 64, 64) * 2 - 1)
-    whole = vae.decode(latents, reference.for_frames(3))
+    whole = vae.decode(latents, reference)
     parts = torch.cat([vae.decode(one[None], reference) for one in latents])
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5)
 
@@ -67,6 +69,24 @@ def test_motion_fetches_from_where_it_points() -> None:
     torch.testing.assert_close(hidden, (torch.tensor(DEPTH) + 0.25)[None, :, None, None].expand_as(hidden))
 
 
+def test_serving_paints_what_the_decoder_shows() -> None:
+    """The decoder for I420 gives the RGB decoder's pictures, converted, within a step of luma and what halving does to chroma."""
+    vae = tiny_vae()
+    # Colours that stay within what a picture can show, motion and texture as smooth as a face's.
+    vae.decoder.paint.weight.mul_(0.1)
+    vae.decoder.motion.weight.mul_(0.2)
+    picture = F.interpolate(torch.rand(2, 3, 8, 8) - 0.5, size=(64, 64), mode="bicubic")
+    reference = vae.reference(picture)
+    latents = torch.randn(6, TINY_VAE.frame_channels, 4, 4)
+    expected = rgb_to_i420(vae.decode_frames(latents, reference).clamp(-1, 1)).float()
+    decoder = I420Decoder(vae.decoder, torch.device("cpu"), torch.float32)
+    shown = decoder(latents, I420Canvas.cat([decoder.canvas(vae.reference(one[None])) for one in picture])).float()
+    difference = (shown - expected).abs()
+    assert shown.std() > 10
+    assert difference[:, :64].max() <= 1
+    assert difference[:, 64:].mean() < 1.0
+
+
 def test_encode_refuses_a_partial_latent_frame() -> None:
     vae = tiny_vae()
     with pytest.raises(ValueError, match="multiple of 4"):
@@ -81,9 +101,10 @@ def test_untrained_transformer_changes_nothing() -> None:
     """The head starts at zero: nothing is added."""
     config = dataclasses.replace(PRESENTER_DIT, dim=48, ffn_dim=64, num_heads=2, num_layers=1, grid=4)
     y = torch.randn(1, 2, config.latent_channels, 4, 4)
-    out = DiT(config)(
-        torch.randn_like(y), torch.zeros(1, 2, 4, 4, 4), y, torch.ones(1, 2), text_BLC=torch.zeros(1, 4, config.text_dim),
-        image_BLC=torch.randn(1, config.image_tokens, config.image_dim),
+    dit = DiT(config)
+    out = dit(
+        torch.randn_like(y), torch.zeros(1, 2, 4, 4, 4), y, torch.ones(1, 2),
+        static=dit.static_keys(torch.zeros(1, 4, config.text_dim), torch.randn(1, config.image_tokens, config.image_dim)),
         audio_BTLC=torch.randn(1, 2, config.audio_tokens, config.audio_dim),
         control_BTC=torch.zeros(1, 2, config.control_dim),
     )  # fmt: skip

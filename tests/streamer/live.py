@@ -33,7 +33,6 @@ class LiveServer:
     """`python -m tests.streamer.serve_tiny` with options, on a free port."""
 
     def __init__(self, *options: str, **environment: str) -> None:
-        self.started_s = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.streamer.serve_tiny", *options],
             env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
@@ -47,7 +46,6 @@ class LiveServer:
         if found is None:
             self.process.kill()
             raise RuntimeError(banner + self.process.communicate()[0])
-        self.listening_s = time.monotonic() - self.started_s
         self.url = found.group()
         # A pipe that nobody empties blocks the server's log after 64 kB, and with it the server.
         self._lines: list[str] = []

@@ -1,0 +1,94 @@
+"""The autoencoder's decoder as serving runs it: latents to I420 frames, never through RGB.
+
+What the decoder paints on the moved portrait is linear in its last layer, and so is the way from RGB to luma and chroma. So that layer
+is turned once, at load, into one that paints luma at full and chroma at half size, and the portrait is kept as such planes: 5/8 of the
+last layer's work, half of the pixels to move, and no conversion. `tests/model/test_networks.py` holds it against the RGB path.
+Legend: B references, F frames, c channels a frame, H W pixels, h w latent pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kernels.yuv import MATRIX, OFFSET, SWING
+from model.vae import COVER_BIAS, DEPTH, PIXELS_PER_UNIT, Canvas, FrameDecoder, Reference, fetch
+
+
+@dataclass(frozen=True, slots=True)
+class I420Canvas:
+    """A portrait to draw on: luma [B, 1, H, W] and chroma [B, 2, H/2, W/2] in 0..255, and its features' share in the decoder's."""
+
+    luma: Tensor
+    chroma: Tensor
+    features: Canvas
+
+    @staticmethod
+    def cat(canvases: Sequence[I420Canvas]) -> I420Canvas:
+        if len(canvases) == 1:
+            return canvases[0]
+        luma, chroma = (torch.cat([getattr(c, name) for c in canvases]) for name in ("luma", "chroma"))
+        return I420Canvas(luma, chroma, Canvas.cat([c.features for c in canvases]))
+
+
+class I420Decoder(nn.Module):
+    """Made from a trained decoder, in a working precision; coordinates and planes are float32."""
+
+    depth: Tensor
+    to_planes: Tensor
+    offset: Tensor
+
+    def __init__(self, decoder: FrameDecoder, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        matrix = torch.tensor(MATRIX) * torch.tensor(SWING)[:, None]
+        self.register_buffer("to_planes", matrix)
+        self.register_buffer("offset", torch.tensor(OFFSET))
+        self.register_buffer("depth", matrix @ torch.tensor(DEPTH) + self.offset)
+        self.trunk = copy.deepcopy(decoder)
+        self.last = self._last_layer(decoder)
+        self.to(device)
+        for layer in (self.trunk, self.last):
+            layer.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _last_layer(self, decoder: FrameDecoder) -> nn.Conv2d:
+        """Motion 8, cover 16, luma 16 and chroma 2 x 4 channels from motion 8, cover 16 and RGB 3 x 16."""
+        old = decoder.paint
+        last = nn.Conv2d(old.in_channels, 48, 3, padding=1)
+        for new, motion, paint in ((last.weight, decoder.motion.weight, old.weight), (last.bias, decoder.motion.bias, old.bias)):
+            assert new is not None and motion is not None and paint is not None
+            cover, colour = paint.detach()[:16], paint.detach()[16:].unflatten(0, (3, 16))
+            luma, *chroma = torch.einsum("pc,cs...->ps...", self.to_planes, colour)
+            # The 4x4 pixels of a cell, as 2x2 of 2x2: the mean of each is a pixel of chroma.
+            halved = [plane.unflatten(0, (2, 2, 2, 2)).mean(dim=(1, 3)).flatten(0, 1) for plane in chroma]
+            with torch.no_grad():
+                new.copy_(torch.cat((motion, cover, luma, *halved)))
+        return last
+
+    def canvas(self, reference: Reference) -> I420Canvas:
+        planes = torch.einsum("pc,bchw->bphw", self.to_planes, reference.picture.float()) + self.offset[:, None, None]
+        return I420Canvas(planes[:, :1].contiguous(), F.avg_pool2d(planes[:, 1:], 2), self.trunk.canvas(reference))
+
+    def forward(self, latents_Fchw: Tensor, canvas: I420Canvas) -> Tensor:
+        """uint8 [F, H*3//2, W], the same number of frames for each portrait, in its order."""
+        x = self.trunk.features(latents_Fchw.to(self.last.weight.dtype, memory_format=torch.channels_last), canvas.features)
+        motion, cover, luma, chroma = self.last(x).float().split((8, 16, 16, 8), dim=1)
+        motion = _planes(motion, 2) * PIXELS_PER_UNIT
+        cover = torch.sigmoid(_planes(cover, 4) + COVER_BIAS)
+        y = self._paint(canvas.luma, motion, cover, _planes(luma, 4), self.depth[:1])
+        uv = self._paint(canvas.chroma, motion, F.avg_pool2d(cover, 2), _planes(chroma, 2), self.depth[1:])
+        return torch.cat((y.flatten(1), uv.flatten(1)), dim=1).round_().clamp_(0, 255).to(torch.uint8).view(len(y), -1, y.shape[-1])
+
+    def _paint(self, plane_BphW: Tensor, motion: Tensor, cover: Tensor, colour: Tensor, depth: Tensor) -> Tensor:
+        moved = fetch(plane_BphW, motion)
+        return torch.lerp(moved, depth[:, None, None].expand_as(moved), cover.expand_as(moved)).add_(colour)
+
+
+def _planes(x_Fchw: Tensor, factor: int) -> Tensor:
+    """Pixel shuffle from the convolutions' layout (channels last) to contiguous planes, where what follows is several times faster."""
+    cells = x_Fchw.movedim(1, -1).unflatten(-1, (-1, factor, factor))
+    return cells.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
