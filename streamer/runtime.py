@@ -16,6 +16,7 @@ from streamer.metrics import Metrics
 from streamer.portrait_store import PortraitStore
 from streamer.sessions import SessionRegistry
 from streamer.tidy import Tidy
+from streamer.worker_client import Launched
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +40,10 @@ class Runtime:
     def ready(self) -> bool:
         return self.dispatcher.ready.is_set()
 
-    def start(self) -> None:
+    def start(self, worker: Launched | None = None) -> None:
         if self.config.portrait is not None:
             self.portraits.use_first(self.config.portrait)
-        self.dispatcher.client.start()
+        self.dispatcher.client.start(worker)
 
     async def stop(self) -> None:
         """Says bye, closes the peers, stops the worker; idempotent and bounded."""

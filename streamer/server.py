@@ -66,6 +66,9 @@ def run(config: ServeConfig, portraits: PortraitStore | None = None) -> int:
 
 
 def _serve(config: ServeConfig, listener: socket.socket, url: str, portraits: PortraitStore | None) -> int:
+    from streamer.worker_client import launch
+
+    worker = launch(config.worker)  # first: it loads the model while this process imports the rest
     import uvicorn
     import uvloop
 
@@ -119,7 +122,7 @@ def _serve(config: ServeConfig, listener: socket.socket, url: str, portraits: Po
         runtime.dispatcher.on_unusable = unusable
         runtime.dispatcher.on_ready = lambda: print(f"livemimic: ready, open {url}", flush=True)
         try:
-            runtime.start()
+            runtime.start(worker)
         except (ValueError, OSError) as error:
             text = f"--portrait {config.portrait}: {error}\n  {error.hint}" if isinstance(error, ModelError) else str(error)
             print(f"livemimic: {text}", file=sys.stderr)

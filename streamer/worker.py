@@ -30,7 +30,7 @@ from streamer.config import WorkerConfig
 logger = logging.getLogger(__name__)
 
 SIGTERM_GRACE_S = 3
-UNMEASURED_STEPS = 4
+UNMEASURED_STEPS = 3
 STATES_KEPT = 8  # chunks; an interrupt rewinds at most the playout delay, which is 2 to 3
 
 

@@ -14,7 +14,7 @@ import multiprocessing
 import time
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from streamer.worker import main as worker_main
 
 logger = logging.getLogger(__name__)
 
-WARMUP_REPEATS = 12
+WARMUP_REPEATS = 8
 STOP_TIMEOUT_S = 1.0
 QUICK_DEATH_S = 10.0  # a worker that lived shorter than this is started again only after a pause
 MAX_PAUSE_S = 10.0
@@ -45,13 +45,29 @@ class WorkerListener(Protocol):
     def request_failed(self, reply: msg.Failed) -> None: ...
 
 
+class Launched(NamedTuple):
+    """A worker process on its way, and our end of its pipe."""
+
+    process: SpawnProcess
+    connection: Connection
+
+
+def launch(config: WorkerConfig) -> Launched:
+    """Starts the process; needs no event loop, so that a server can load its model while it imports everything else."""
+    context = multiprocessing.get_context("spawn")
+    parent_end, child_end = context.Pipe()
+    process = context.Process(target=worker_main, args=(child_end, config), name="livemimic-worker", daemon=True)
+    process.start()
+    child_end.close()
+    return Launched(process, parent_end)
+
+
 class WorkerClient:
     """One worker process and its shared arena."""
 
     def __init__(self, config: WorkerConfig, listener: WorkerListener) -> None:
         self._config = config
         self._listener = listener
-        self._context = multiprocessing.get_context("spawn")
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
         self._arena: Arena | None = None
@@ -80,16 +96,11 @@ class WorkerClient:
     def num_free_slots(self) -> int:
         return self._arena.num_free if self._arena is not None and self.ready else 0
 
-    def start(self) -> None:
-        """Starts the process; `worker_ready` follows once it has loaded and measured the model."""
-        loop = asyncio.get_running_loop()
-        parent_end, child_end = self._context.Pipe()
-        self._process = self._context.Process(target=worker_main, args=(child_end, self._config), name="livemimic-worker", daemon=True)
-        self._process.start()
-        child_end.close()
-        self._connection = parent_end
+    def start(self, launched: Launched | None = None) -> None:
+        """Starts the process, or takes over a launched one; `worker_ready` follows once it has loaded and measured the model."""
+        self._process, self._connection = launched or launch(self._config)
         self._started_s = time.monotonic()
-        loop.add_reader(parent_end.fileno(), self._on_readable)
+        asyncio.get_running_loop().add_reader(self._connection.fileno(), self._on_readable)
 
     def open(self, session: str, portrait: np.ndarray, seed: int) -> bool:
         """Asks for the first state of a session; False when no slot is free."""

@@ -163,9 +163,11 @@ class SequencePass(nn.Module):
         super().__init__()
         self.dit, self.text = dit, text
 
-    def forward(self, batch: Batch, noisy: Tensor, t: Tensor, context: Tensor, context_sigma: Tensor) -> Tensor:
+    def forward(
+        self, batch: Batch, noisy: Tensor, t: Tensor, context: Tensor, context_sigma: Tensor, heard: Tensor | None = None
+    ) -> Tensor:
         """noisy [B, K, C, h, w] at levels t [B, K]; context [B, K-1, C, h, w] as later frames see it, its noise told by
-        context_sigma [B, 1]. Returns x0 [B, K, C, h, w]."""
+        context_sigma [B, 1]; heard [B, K, 12, 192], what the noisy frames hear in place of the batch's sound. Returns x0."""
         size, length = noisy.shape[:2]
         known = torch.cat((batch.still[:, None], context), dim=1)
         x = torch.cat((known, noisy), dim=1)
@@ -175,7 +177,7 @@ class SequencePass(nn.Module):
         zero = torch.zeros_like(t[:, :1])
         levels = torch.cat((zero, context_sigma.expand(-1, length - 1), t), dim=1)
         controls = torch.cat((torch.zeros_like(batch.controls[:, :1]), batch.controls[:, :-1], batch.controls), dim=1)
-        audio = torch.cat((torch.zeros_like(batch.audio[:, :1]), batch.audio[:, :-1], batch.audio), dim=1)
+        audio = torch.cat((torch.zeros_like(batch.audio[:, :1]), batch.audio[:, :-1], batch.audio if heard is None else heard), dim=1)
         frames = 2 * length
         text = self.text(batch.text)
         gather = _context_indices(length).to(noisy.device)
