@@ -59,6 +59,21 @@ class Canvas:
         return Canvas(*(torch.cat([getattr(c, name) for c in canvases]) for name in ("picture", "fine", "middle", "coarse")))
 
 
+class Region(NamedTuple):
+    """A part of the picture, in latent pixels."""
+
+    rows: slice
+    columns: slice
+
+    def of(self, x: Tensor, scale: int) -> Tensor:
+        """That part of something that has `scale` pixels a latent pixel."""
+        rows, columns = (slice(None) if s.stop is None else slice(s.start * scale, s.stop * scale) for s in self)
+        return x[..., rows, columns]
+
+
+WHOLE = Region(slice(None), slice(None))
+
+
 class Change(NamedTuple):
     """How frames differ from the reference: motion [F, 2, H/2, W/2] in pixels, cover [F, 1, H, W] as logits, colour [F, 3, H, W], added."""
 
@@ -150,14 +165,17 @@ class FrameDecoder(nn.Module):
         added = (layer(x.to(self.stem.weight.dtype)) for layer, x in zip(self.known, seen, strict=True))
         return Canvas(reference.picture, *added)
 
-    def features(self, latents_Fchw: Tensor, canvas: Canvas) -> Tensor:
-        """What the last layers see [F, c, H/4, W/4]. The same number of frames for each reference, in its order."""
-        x = self.coarse(_onto(canvas.coarse, self.stem(latents_Fchw)))
-        x = self.middle(_onto(canvas.middle, self.join2(F.silu(_widened(F.silu(x), self.up2)))))
-        return F.silu(self.fine(_onto(canvas.fine, self.join1(F.silu(_widened(F.silu(x), self.up1))))))
+    def features(self, latents_Fchw: Tensor, canvas: Canvas, region: Region = WHOLE) -> Tensor:
+        """What the last layers see [F, c, H/4, W/4]. The same number of frames for each reference, in its order.
 
-    def forward(self, latents_Fchw: Tensor, canvas: Canvas) -> Change:
-        x = self.features(latents_Fchw, canvas)
+        Outside of `region` only the coarse level is computed: training looks harder at a mouth than at a backdrop.
+        """
+        x = region.of(self.coarse(_onto(canvas.coarse, self.stem(latents_Fchw))), 1)
+        x = self.middle(_onto(region.of(canvas.middle, 2), self.join2(F.silu(_widened(F.silu(x), self.up2)))))
+        return F.silu(self.fine(_onto(region.of(canvas.fine, 4), self.join1(F.silu(_widened(F.silu(x), self.up1))))))
+
+    def forward(self, latents_Fchw: Tensor, canvas: Canvas, region: Region = WHOLE) -> Change:
+        x = self.features(latents_Fchw, canvas, region)
         cover, colour = F.pixel_shuffle(self.paint(x), 4).split((1, 3), dim=1)
         return Change(F.pixel_shuffle(self.motion(x), 2) * PIXELS_PER_UNIT, cover + COVER_BIAS, colour)
 

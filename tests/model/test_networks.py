@@ -19,7 +19,7 @@ from model.i420_decoder import I420Canvas, I420Decoder
 from model.rope import apply_rope, rope_table
 from model.sampler import sample_euler, sample_renoise, shifted_sigmas
 from model.text import tokenise
-from model.vae import DEPTH, Change, ReferenceVAE, compose, dct_basis
+from model.vae import DEPTH, Change, ReferenceVAE, Region, compose, dct_basis
 
 TINY_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8))
 
@@ -85,6 +85,18 @@ def test_serving_paints_what_the_decoder_shows() -> None:
     assert shown.std() > 10
     assert difference[:, :64].max() <= 1
     assert difference[:, 64:].mean() < 1.0
+
+
+def test_a_region_is_decoded_as_within_the_whole() -> None:
+    """Away from its edge, where its neighbours are missing."""
+    vae = tiny_vae()
+    reference = vae.reference(torch.rand(1, 3, 192, 192) * 2 - 1)
+    latents, canvas = torch.randn(2, TINY_VAE.frame_channels, 12, 12), vae.decoder.canvas(reference)
+    region = Region(slice(2, 9), slice(4, 12))
+    whole, part = vae.decoder(latents, canvas), vae.decoder(latents, canvas, region)
+    assert part.colour.shape[2:] == (7 * 16, 8 * 16)
+    torch.testing.assert_close(part.colour[..., 48:-48, 48:-48], region.of(whole.colour, 16)[..., 48:-48, 48:-48], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(part.motion[..., 24:-24, 24:-24], region.of(whole.motion, 8)[..., 24:-24, 24:-24], rtol=1e-4, atol=1e-5)
 
 
 def test_encode_refuses_a_partial_latent_frame() -> None:
