@@ -91,7 +91,7 @@ def _cut(samples: np.ndarray, start: int, stop: int) -> np.ndarray:
 
 def load_sequences(folder: Path, vae: ReferenceVAE, encoder: AudioEncoder, *, mirrored: bool, versions: int) -> list[EncodedClip]:
     """All clips of a folder, encoded once, a process a core, and kept beside it under a name that follows from the weights."""
-    cache = folder / f"encoded_{_digest(vae, encoder)}"
+    cache = folder / f"encoded_{_digest(vae, encoder)}"  # the decoder has no say in it
     cache.mkdir(exist_ok=True)
     stored = {path: cache / f"{path.stem}.pt" for path in clip_paths(folder)}
     missing = [path for path, file in stored.items() if not file.exists()]
@@ -113,11 +113,11 @@ def _store(path: Path, cache: Path, vae: ReferenceVAE, encoder: AudioEncoder, ve
     torch.save([[getattr(clip, name) for name in EncodedClip.__dataclass_fields__] for clip in fresh], cache / f"{path.stem}.pt")
 
 
-def _digest(*modules: nn.Module) -> str:
+def _digest(vae: ReferenceVAE, encoder: AudioEncoder) -> str:
     total = hashlib.sha256()
-    for module in modules:
-        for value in module.state_dict().values():
-            total.update(value.cpu().contiguous().numpy().tobytes())
+    kept = {name: value for name, value in vae.state_dict().items() if not name.startswith("decoder.")}
+    for value in (*kept.values(), *encoder.state_dict().values()):
+        total.update(value.cpu().contiguous().numpy().tobytes())
     return total.hexdigest()[:12]
 
 
