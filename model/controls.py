@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from model.manner import Manner
+
 CONTROL_NAMES = ("yaw", "pitch", "roll", "x", "y", "blink", "gaze_x", "gaze_y", "brow", "smile")
 NUM_CONTROLS = len(CONTROL_NAMES)
 # Physical size of control value 1.0: radians for angles, head sizes for shifts, expression weight for the rest.
@@ -23,16 +25,26 @@ _BREATH_HZ = 0.26
 _BLINK_SLOT_S = 3.6
 _GAZE_SLOT_S = 1.9
 _ACTIVITY_TAU_S = 0.35
+_NOD_HZ, _SHAKE_HZ = 0.9, 0.8
+_REST_SMILE = 0.15
 
 
 @dataclass(frozen=True, slots=True)
 class ControllerState:
-    """Position in the motion of one session. `speaking` and `listening` are smoothed to 0..1."""
+    """Position in the motion of one session, and what its prompt asks for. `speaking` and `listening` are smoothed to 0..1."""
 
     seed: int
     frame: int = 0
     speaking: float = 0.0
     listening: float = 0.0
+    manner: Manner = Manner()
+
+
+def neutral_controls() -> np.ndarray:
+    """Looking at the viewer, a hint of a smile: how portraits are taken; float32 [NUM_CONTROLS]."""
+    neutral = np.zeros(NUM_CONTROLS, dtype=np.float32)
+    neutral[CONTROL_NAMES.index("smile")] = _REST_SMILE
+    return neutral
 
 
 def _hash_unit(seed: int, stream: int, index: np.ndarray) -> np.ndarray:
@@ -109,4 +121,15 @@ def next_controls(state: ControllerState, num_frames: int, activity: str) -> tup
     after = replace(
         state, frame=state.frame + num_frames, speaking=float(speaking[-1]), listening=float(listening[-1])
     )
-    return out.astype(np.float32), after
+    return _in_manner(out, state.manner, time_s).astype(np.float32), after
+
+
+def _in_manner(controls: np.ndarray, manner: Manner, time_s: np.ndarray) -> np.ndarray:
+    out = controls.copy()
+    out[:, :5] *= manner.liveliness
+    out[:, 0] += manner.yaw + manner.shake * np.sin(2 * np.pi * _SHAKE_HZ * time_s)
+    out[:, 1] += manner.pitch + manner.nod * np.sin(2 * np.pi * _NOD_HZ * time_s)
+    for column, amount in ((6, manner.gaze_x), (7, manner.gaze_y), (8, manner.brow), (9, manner.smile)):
+        out[:, column] += amount
+    out[:, 9] = out[:, 9].clip(0.0, 1.0)
+    return out

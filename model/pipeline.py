@@ -6,35 +6,42 @@ in `AvatarState`, immutable and passed in and out, so a batch may mix sessions a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from model.checkpoints import PRESENTER_FILE, PresenterParts, load_presenter
 from model.conditions import STEPS_BEFORE, image_tokens
 from model.config import PRESENTER_WINDOW, WindowConfig
-from model.controls import ControllerState, next_controls
+from model.controls import ControllerState, neutral_controls, next_controls
 from model.devices import choose_device, keep_freed_memory, working_dtype
 from model.errors import ConfigError
 from model.geometry import Geometry
 from model.i420_decoder import I420Canvas, I420Decoder
+from model.manner import manner_of
 from model.sampler import shifted_sigmas
+from model.tasks import Between, LipSync, MotionFit, Talk, Task, mouth_mask
 from model.window import RollingWindow, WindowState
 
 _STEP_SAMPLES = 320  # one audio feature step, 20 ms
+# Where the framing puts the skin above and below the lips, in the motion's rows and columns (half the picture's).
+ABOVE_LIPS, BELOW_LIPS = (slice(67, 73), slice(56, 72)), (slice(86, 94), slice(56, 72))
 
 
 @dataclass(frozen=True, slots=True)
 class AvatarState:
-    """Where a session is: its portrait, its window, its motion, and the sound before the next chunk (int16, 16 kHz)."""
+    """Where a session is: its portrait, its window, its motion, the sound before the next chunk (int16, 16 kHz), and its task."""
 
     canvas: I420Canvas
     window: WindowState
     controller: ControllerState
     past_audio: np.ndarray
+    task: Task = Talk()
 
 
 class AvatarPipeline:
@@ -50,7 +57,8 @@ class AvatarPipeline:
         self._device = device
         self._past_samples = parts.audio.context_samples + STEPS_BEFORE * _STEP_SAMPLES
         silence = torch.zeros(1, self._past_samples + self.geometry.step_samples_16k, device=device)
-        self._window = RollingWindow(parts.dit.to(device, dtype), window, self._audio(silence)[0])
+        self._quiet = self._audio(silence)[0]
+        self._window = RollingWindow(parts.dit.to(device, dtype), window, self._quiet)
 
     @classmethod
     def load(
@@ -69,15 +77,56 @@ class AvatarPipeline:
 
     @torch.inference_mode()
     def open(self, portrait: np.ndarray, *, seed: int = 0, prompt: str = "") -> AvatarState:
-        """A new session from a prepared portrait, uint8 RGB [256, 256, 3]."""
-        size = (self.geometry.height, self.geometry.width, 3)
-        if portrait.shape != size or portrait.dtype != np.uint8:
-            raise ValueError(f"portrait must be uint8 {size}, got {portrait.dtype} {portrait.shape}")
-        picture = torch.from_numpy(portrait).movedim(-1, 0)[None].to(self._device, torch.float32) / 127.5 - 1.0
-        reference = self._vae.reference(picture)
+        """A new session from a prepared portrait, uint8 RGB [256, 256, 3]. Known words of the prompt set how it moves."""
+        reference = self._vae.reference(self._pictures(portrait[None]))
         anchor = self._vae.encode_still(reference)[0]
         window = self._window.open(anchor, image_tokens(reference.coarse)[0], self._text.encode(prompt)[0], seed)
-        return AvatarState(self._decoder.canvas(reference), window, ControllerState(seed), np.zeros(self._past_samples, dtype=np.int16))
+        controller = ControllerState(seed, manner=manner_of(prompt))
+        return AvatarState(self._decoder.canvas(reference), window, controller, np.zeros(self._past_samples, dtype=np.int16))
+
+    @torch.inference_mode()
+    def open_between(self, first: np.ndarray, last: np.ndarray, num_frames: int, *, seed: int = 0, prompt: str = "") -> AvatarState:
+        """A session that starts at one prepared portrait and, after `num_frames`, has arrived at another of the same person."""
+        state = self.open(first, seed=seed, prompt=prompt)
+        pictures = self._pictures(np.stack((first, last)))
+        ends = self._vae.encoder(pictures, self._vae.reference(pictures[:1]).expand(2))
+        resting = self._vae.unstack(self._answer(state, torch.from_numpy(neutral_controls())[None]).float())
+        return replace(state, task=Between(self._vae, ends, resting, num_frames))
+
+    @torch.inference_mode()
+    def open_lipsync(self, portrait: np.ndarray, pictures: Callable[[int], np.ndarray], *, seed: int = 0) -> AvatarState:
+        """A session whose frames are those of a clip but for the mouth.
+
+        portrait: a picture of the clip with closed lips; pictures: for a chunk's first frame, uint8 RGB [chunk_frames, 256, 256, 3].
+        """
+        state = self.open(portrait, seed=seed)
+        reference = self._vae.reference(self._pictures(portrait[None]))
+        fit = MotionFit(partial(self._answer, state), 1.0 - mouth_mask(), self._vae.config.frame_channels)
+        return replace(state, task=LipSync(self._vae, reference, fit, lambda frame: self._pictures(pictures(frame))))
+
+    @torch.inference_mode()
+    def jaw_drops(self, pictures: np.ndarray) -> np.ndarray:
+        """How much further the jaw has dropped in each picture, uint8 RGB [N, 256, 256, 3], than in the first; in pixels, float32 [N]."""
+        batch = self._pictures(pictures)
+        reference = self._vae.reference(batch[:1])
+        drops = []
+        for picture in batch.split(1):
+            latents = self._vae.encoder(picture, reference)
+            came_from = self._vae.decoder(latents, self._vae.decoder.canvas(reference)).motion[0, 1]
+            drops.append(came_from[ABOVE_LIPS].mean() - came_from[BELOW_LIPS].mean())
+        return torch.stack(drops).cpu().numpy()
+
+    def _pictures(self, pictures: np.ndarray) -> Tensor:
+        """uint8 RGB [N, 256, 256, 3] as the networks take them."""
+        size = (self.geometry.height, self.geometry.width, 3)
+        if pictures.shape[1:] != size or pictures.dtype != np.uint8:
+            raise ValueError(f"portrait must be uint8 {size}, got {pictures.dtype} {pictures.shape[1:]}")
+        return torch.from_numpy(pictures).movedim(-1, 1).to(self._device, torch.float32) / 127.5 - 1.0
+
+    def _answer(self, state: AvatarState, controls: Tensor) -> Tensor:
+        """What the network draws next in silence, latents [N, C, h, w], for each of controls [N, NUM_CONTROLS] held still."""
+        held = controls.repeat(1, self.geometry.chunk_frames)
+        return self._window.advance([state.window] * len(held), self._quiet.expand(len(held), -1, -1), held)[0]
 
     @torch.inference_mode()
     def step(
@@ -94,9 +143,11 @@ class AvatarPipeline:
         heard = np.stack([np.concatenate((s.past_audio, a)) for s, a in zip(states, audio, strict=True)])
         tokens = self._audio(torch.from_numpy(heard.astype(np.float32) / 32768.0).to(self._device))
         motions = [next_controls(s.controller, self.geometry.chunk_frames, a) for s, a in zip(states, activity, strict=True)]
-        controls = torch.from_numpy(np.stack([m.reshape(-1) for m, _ in motions]))
+        told, finishes = zip(*(s.task.told(s.controller.frame, m) for s, (m, _) in zip(states, motions, strict=True)), strict=True)
+        controls = torch.from_numpy(np.stack([t.reshape(-1) for t in told]))
         latents, windows = self._window.advance([s.window for s in states], tokens, controls)
-        frames = self._decoder(self._vae.unstack(latents.float()), I420Canvas.cat([s.canvas for s in states]))
+        shown = torch.cat([finish(latent) for finish, latent in zip(finishes, latents.float().split(1), strict=True)])
+        frames = self._decoder(self._vae.unstack(shown), I420Canvas.cat([s.canvas for s in states]))
         end = self._past_samples + self.geometry.chunk_samples_16k
         after = [
             replace(s, window=window, controller=controller, past_audio=past[end - self._past_samples : end])

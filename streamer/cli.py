@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -66,20 +65,25 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _render_arguments(
         add(
-            "render", "Make a finished video file from a voice and a portrait.",
+            "render", "Make a finished video file: from a voice and a portrait, or as --task says.",
             "livemimic render --audio voice.wav --out talk.mp4\n"
-            "livemimic render --audio voice.mp3 --portrait me.jpg --seed 7 --out me.mp4\n"
-            "livemimic render --audio talk.m4a --portrait clara --out clara.mp4\n"
+            "livemimic render --audio voice.mp3 --portrait me.jpg --prompt smiling --seed 7 --out me.mp4\n"
+            "livemimic render --task i2v --portrait clara --prompt 'smiling, nodding' --seconds 8 --out clara.mp4\n"
+            "livemimic render --task flf2v --portrait first.png --last last.png --seconds 4 --out between.mp4\n"
+            "livemimic render --task t2v --prompt 'An old man with a beard looks left.' --audio voice.wav --out old.mp4\n"
+            "livemimic render --task lipsync --video interview.mp4 --audio dubbed.wav --out dubbed.mp4\n"
             "livemimic render --preset echomimic-v3-flash --weights DIR --portrait me.jpg --prompt 'A man talks.' "
             "--audio a.wav --out o.mp4",
             _later("streamer.render:run"),
         )
     )  # fmt: skip
-    portraits = add(
-        "portraits", "List the built-in presenters, or save them as PNG files.",
-        "livemimic portraits\nlivemimic portraits --out faces/", save_portraits,
+    _portraits_arguments(
+        add(
+            "portraits", "List the built-in presenters, save them as PNG files, or draw a new one.",
+            "livemimic portraits\nlivemimic portraits --out faces/\nlivemimic portraits --new --seed 12 --head head.npz --out new.png",
+            _later("streamer.portraits:run"),
+        )
     )  # fmt: skip
-    portraits.add_argument("--out", type=Path, metavar="DIR", help="folder for the PNG files; it is created")
     bench = add(
         "bench", "Measure how fast this machine is and how many sessions fit.",
         "livemimic bench\nlivemimic bench --json bench.json --seconds 20", _later("streamer.bench:run"),
@@ -139,17 +143,33 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _render_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--audio", required=True, metavar="FILE", help="any file with sound that FFmpeg reads")
-    parser.add_argument("--out", required=True, metavar="FILE.mp4", help="the video with the sound in it")
+    parser.add_argument("--out", required=True, metavar="FILE.mp4", help="the video, with the sound in it where there is any")
+    parser.add_argument(
+        "--task", choices=TASKS, default="talk",
+        help="talk: a portrait says the audio; i2v: it moves for --seconds; flf2v: from --portrait to --last; t2v: the prompt picks the "
+        "presenter; lipsync: the mouth of --video says the audio (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--audio", metavar="FILE", help="the voice: any file with sound that FFmpeg reads")
+    parser.add_argument("--seconds", type=float, metavar="S", help="length where there is no voice (i2v, flf2v, t2v)")
     parser.add_argument("--portrait", metavar="NAME|FILE", help="a built-in presenter or a picture; see 'livemimic portraits'")
+    parser.add_argument("--last", metavar="NAME|FILE", help="last picture, of the same person (flf2v)")
+    parser.add_argument("--video", type=Path, metavar="FILE", help="video whose lips are redone (lipsync)")
+    parser.add_argument(
+        "--prompt", metavar="TEXT",
+        help="style words: smiling, serious, surprised, nodding, shaking the head, looking left/right/up/down, calm, lively; with t2v also "
+        "who is seen; a sentence for echomimic-v3-*",
+    )  # fmt: skip
     _model_arguments(parser)
     # Nothing else has to keep up here, as the media process does beside a live model.
     parser.set_defaults(threads=min(2, os.cpu_count() or 1))
-    parser.add_argument("--task", choices=TASKS, default="talk", help="the embedded preset does 'talk' (default: %(default)s)")
-    parser.add_argument("--prompt", metavar="TEXT", help="style words: neutral, smiling, serious, surprised; a sentence for echomimic-v3-*")
-    parser.add_argument("--video", type=Path, metavar="FILE", help="video whose lips are redone (task lipsync)")
-    parser.add_argument("--last-image", type=Path, metavar="FILE", help="last picture (task flf2v)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same video (default: %(default)s)")
+
+
+def _portraits_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, metavar="DIR|FILE.png", help="folder for the built-in PNG files; with --new, the file to write")
+    parser.add_argument("--new", action="store_true", help="draw a person who is not built in; needs --head and the extra [train]")
+    parser.add_argument("--seed", type=int, metavar="N", help="who it is; the same seed is the same person for ever")
+    parser.add_argument("--head", type=Path, metavar="FILE", help="the packed head model; docs/training.md says how to make it")
 
 
 def worker_config(args: argparse.Namespace) -> WorkerConfig:
@@ -175,23 +195,6 @@ def serve(args: argparse.Namespace) -> int:
         print(f"livemimic serve: {error}", file=sys.stderr)
         return 2
     return run(config)
-
-
-def save_portraits(args: argparse.Namespace) -> int:
-    from model.portraits import builtin_portraits
-
-    portraits = builtin_portraits()
-    if args.out is not None:
-        try:
-            args.out.mkdir(parents=True, exist_ok=True)
-            for path in portraits.values():
-                shutil.copyfile(path, args.out / path.name)
-        except OSError as error:
-            print(f"livemimic portraits: cannot write to {args.out}: {error.strerror}", file=sys.stderr)
-            return 1
-    for name, path in portraits.items():
-        print(name if args.out is None else f"{name}: {args.out / path.name}")
-    return 0
 
 
 if __name__ == "__main__":

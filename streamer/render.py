@@ -1,43 +1,70 @@
-"""`livemimic render`: a finished file from a portrait and a voice, through the same window, sampler and decoder as the server."""
+"""`livemimic render`: a finished file, through the same window, sampler and decoder as the server; the task says what is known of it."""
 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
-from fractions import Fraction
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import av
 import numpy as np
-from tqdm import tqdm
 
 from model.errors import ModelError
-from model.geometry import FPS, MEDIA_RATE, MODEL_RATE, Geometry
+from model.geometry import FPS, FRAME_SAMPLES_48K, MEDIA_RATE, Geometry
 from streamer.errors import BadInput, LivemimicError
+from streamer.film import UNTAGGED, Colour, write_video
 from streamer.render_published import PUBLISHED, render_published
 from streamer.speech_file import decode_speech
-from streamer.turns import TurnDetector
+from streamer.spoken import num_frames_of, spoken_frames
 
 if TYPE_CHECKING:
     from model.pipeline import AvatarPipeline
 
-logger = logging.getLogger(__name__)
 _MAX_S = 6 * 3600.0
 _SUFFIXES = (".mp4", ".mkv", ".mov")
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """Which options a task needs and which it may have besides --out, --seed and those of the model."""
+
+    needs: tuple[str, ...]
+    may: tuple[str, ...] = ()
+
+
+# A clip without a voice lasts for --seconds; where both are possible, one of the two is needed.
+_TASKS = {
+    "talk": _Inputs(needs=("audio",), may=("portrait", "prompt")),
+    "i2v": _Inputs(needs=("seconds",), may=("portrait", "prompt")),
+    "flf2v": _Inputs(needs=("portrait", "last"), may=("audio", "seconds", "prompt")),
+    "t2v": _Inputs(needs=("prompt",), may=("audio", "seconds")),
+    "lipsync": _Inputs(needs=("audio", "video")),
+}
+
+
+class Film(NamedTuple):
+    """What is written: I420 frames as they come, their size and how their numbers mean colours."""
+
+    frames: Iterator[np.ndarray]
+    geometry: Geometry
+    colour: Colour = UNTAGGED
+
+
+# A task reads and checks its inputs, then waits for the model: what is wrong is said before seconds go into loading it.
+Scene = Callable[["AvatarPipeline"], Film]
 
 
 def run(args: argparse.Namespace) -> int:
     """Exit status 0, or 1 after a clear message."""
     try:
-        render_talk(
-            audio=Path(args.audio), out=Path(args.out), portrait=args.portrait, preset=args.preset, weights=args.weights,
-            device=args.device, steps=args.steps, seed=args.seed, prompt=args.prompt or "", task=_task(args), threads=args.threads,
-        )  # fmt: skip
+        check_options(args)
+        check_target(Path(args.out))
+        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(args.threads)  # read when torch is imported
+        (render_large if args.preset in PUBLISHED else render)(args)
     except (LivemimicError, ModelError) as error:
         print(f"livemimic render: {error.message}\n  {error.hint}", file=sys.stderr)
         return 1
@@ -47,51 +74,110 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _task(args: argparse.Namespace) -> str:
-    """The task, if its inputs fit it: an option that would be ignored is an error."""
-    for name, task in (("video", "lipsync"), ("last_image", "flf2v")):
-        if getattr(args, name) is not None and args.task != task:
-            option = "--" + name.replace("_", "-")
-            raise BadInput("option_of_another_task", f"{option} belongs to task {task}, not {args.task}.", f"Leave {option} out.")
-    return str(args.task)
+def check_options(args: argparse.Namespace) -> None:
+    """An option that is missing, or that would be ignored, is an error."""
+    inputs = _TASKS[args.task]
+    given = {name for name in ("audio", "seconds", "portrait", "last", "video", "prompt") if getattr(args, name) is not None}
+    for name in inputs.needs:
+        if name not in given:
+            raise BadInput("option_missing", f"--{name} is needed for task {args.task}.", "See livemimic render --help.")
+    for name in sorted(given - {*inputs.needs, *inputs.may}):
+        owners = " and ".join(task for task, other in _TASKS.items() if name in (*other.needs, *other.may))
+        raise BadInput("option_of_another_task", f"--{name} belongs to {owners}, not {args.task}.", f"Leave --{name} out.")
+    if len(given & {"audio", "seconds"}) != 1:
+        raise BadInput("no_length", f"Task {args.task} needs either --audio or --seconds.", "One of them says how long the video is.")
+    if args.seconds is not None and not 1 / FPS <= args.seconds <= _MAX_S:
+        raise BadInput("bad_length", f"--seconds must be {1 / FPS} to {_MAX_S:.0f}, got {args.seconds}.", "For example --seconds 8.")
+    if args.preset in PUBLISHED and args.task != "talk":
+        raise BadInput("task_unavailable", f"Task {args.task!r} is not available with {args.preset} yet.", "Use --task talk.")
 
 
-def render_talk(
-    *, audio: Path, out: Path, portrait: str | None, preset: str, weights: Path | None, device: str, steps: int | None, seed: int,
-    prompt: str, task: str, threads: int = 1,
-) -> None:  # fmt: skip
-    """Everything that can be wrong is found before the model is loaded."""
-    if task != "talk":
-        raise BadInput("task_unavailable", f"Task {task!r} is not available on this preset yet.", "Use --task talk.")
+def check_target(out: Path) -> None:
     if out.suffix.lower() not in _SUFFIXES:
         raise BadInput("bad_suffix", f"{out} needs one of the endings {', '.join(_SUFFIXES)}.", "For example --out talk.mp4.")
     if not out.parent.is_dir():
         raise BadInput("no_such_folder", f"The folder {out.parent} does not exist.", "Create it, or choose another --out.")
-    picture = None if preset in PUBLISHED else load_portrait(portrait)
+
+
+def render(args: argparse.Namespace) -> None:
+    """With the embedded preset."""
+    sound = load_sound(args)
+    scene = _SCENES[args.task](args, sound)
+    from model.pipeline import AvatarPipeline  # torch takes a second to import: not for an error message
+
+    pipeline = AvatarPipeline.load(args.preset, weights=args.weights, device=args.device, steps=args.steps)
+    began = time.perf_counter()
+    film = scene(pipeline)
+    write_video(Path(args.out), film.frames, sound if args.audio else None, film.geometry, film.colour)
+    seconds, spent = len(sound) / MEDIA_RATE, time.perf_counter() - began
+    print(f"{args.out}: {seconds:.1f} s of video in {spent:.1f} s ({spent / seconds:.2f} s a second)")
+
+
+def _one_picture(args: argparse.Namespace, sound: np.ndarray) -> Scene:
+    """Talk and image to video: the portrait moves as sound, prompt and seed say."""
+    return _animated(args.portrait, args, sound)
+
+
+def _animated(portrait: str | None, args: argparse.Namespace, sound: np.ndarray) -> Scene:
+    picture = load_portrait(portrait)
+    return lambda pipeline: Film(talk_frames(pipeline, picture, sound, args.seed, args.prompt or ""), pipeline.geometry)
+
+
+def _described(args: argparse.Namespace, sound: np.ndarray) -> Scene:
+    """Text to video: as above, with the built-in presenter whom the prompt describes."""
+    from model.casting import cast
+
+    presenter = cast(args.prompt, args.seed)
+    print(f"presenter: {presenter}")
+    return _animated(presenter, args, sound)
+
+
+def _two_pictures(args: argparse.Namespace, sound: np.ndarray) -> Scene:
+    """First and last frame."""
+    first, last = load_portrait(args.portrait), load_portrait(args.last)
+
+    def scene(pipeline: AvatarPipeline) -> Film:
+        state = pipeline.open_between(first, last, num_frames_of(sound), seed=args.seed, prompt=args.prompt or "")
+        return Film(spoken_frames(pipeline, state, sound), pipeline.geometry)
+
+    return scene
+
+
+def _video(args: argparse.Namespace, sound: np.ndarray) -> Scene:
+    """Lip-sync: a clip whose mouth is made anew."""
+    from streamer.lipsync import FramedClip, lipsync_frames
+    from streamer.video_file import read_video
+
+    clip = read_video(args.video, num_frames_of(sound))
+    framed = FramedClip(clip)
+    geometry = Geometry(width=clip.width, height=clip.height)
+    return lambda pipeline: Film(lipsync_frames(pipeline, framed, sound, args.seed), geometry, clip.colour)
+
+
+_SCENES = {"talk": _one_picture, "i2v": _one_picture, "t2v": _described, "flf2v": _two_pictures, "lipsync": _video}
+
+
+def render_large(args: argparse.Namespace) -> None:
+    """With the published weights."""
+    render_published(
+        sound=load_sound(args), out=Path(args.out), portrait=args.portrait, preset=args.preset, weights=args.weights,
+        device=args.device, steps=args.steps, seed=args.seed, prompt=args.prompt or "",
+    )  # fmt: skip
+
+
+def load_sound(args: argparse.Namespace) -> np.ndarray:
+    """int16 at 48 kHz: the voice, or as much silence as was asked for."""
+    if args.audio is None:
+        return np.zeros(round(args.seconds * FPS) * FRAME_SAMPLES_48K, dtype=np.int16)
+    audio = Path(args.audio)
     if not audio.is_file():
         raise BadInput("no_such_file", f"{audio} does not exist.", "Check the path of --audio.")
     with audio.open("rb") as file:
-        sound = decode_speech(file, max_s=_MAX_S)
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)  # read when torch is imported
-    if picture is None:
-        render_published(
-            sound=sound, out=out, portrait=portrait, preset=preset, weights=weights, device=device, steps=steps, seed=seed,
-            prompt=prompt,
-        )  # fmt: skip
-        return
-    from model.pipeline import AvatarPipeline  # torch takes a second to import: not for an error message
-
-    pipeline = AvatarPipeline.load(preset, weights=weights, device=device, steps=steps)
-    began = time.perf_counter()
-    frames = talk_frames(pipeline, picture, sound, seed, prompt)
-    write_video(out, frames, sound, pipeline.geometry)
-    seconds = len(sound) / MEDIA_RATE
-    spent = time.perf_counter() - began
-    print(f"{out}: {seconds:.1f} s of video in {spent:.1f} s ({spent / seconds:.2f} s a second)")
+        return decode_speech(file, max_s=_MAX_S)
 
 
 def load_portrait(portrait: str | None) -> np.ndarray:
-    """A built-in presenter by name, or a picture file; None takes the first built-in one."""
+    """A built-in presenter by name, or a picture file; None takes the first built-in one. uint8 RGB [256, 256, 3]."""
     from model.portraits import builtin_portraits, prepare_portrait
 
     names = builtin_portraits()
@@ -106,54 +192,4 @@ def load_portrait(portrait: str | None) -> np.ndarray:
 
 def talk_frames(pipeline: AvatarPipeline, picture: np.ndarray, sound: np.ndarray, seed: int, prompt: str) -> Iterator[np.ndarray]:
     """I420 frames, one for every 40 ms of sound."""
-    geometry = pipeline.geometry
-    voice = to_model_rate(sound)
-    num_frames = -(-len(sound) // (MEDIA_RATE // FPS))
-    turns = TurnDetector()
-    state = pipeline.open(picture, seed=seed, prompt=prompt)
-    padded = np.pad(voice, (0, geometry.step_samples_16k + geometry.chunk_samples_16k))
-    for first in tqdm(range(0, num_frames, geometry.chunk_frames), desc="render", unit="chunk", disable=None):
-        start = first * MODEL_RATE // FPS
-        turns.push(padded[start : start + geometry.chunk_samples_16k])
-        step_audio = padded[start : start + geometry.step_samples_16k]
-        (frames,), (state,) = pipeline.step([state], [step_audio], ["speaking" if turns.speaking else "idle"])
-        yield from frames[: num_frames - first]
-
-
-def to_model_rate(sound: np.ndarray) -> np.ndarray:
-    """48 kHz to 16 kHz, the same filter the live path uses."""
-    from streamer.timeline import AudioTimeline
-
-    timeline = AudioTimeline()
-    timeline.write(0, sound)
-    return timeline.read_model(0, -(-len(sound) // 3))
-
-
-def write_video(out: Path, frames: Iterator[np.ndarray], sound: np.ndarray, geometry: Geometry) -> None:
-    """H.264 and AAC. Written beside `out` and renamed at the end, so that a stop leaves no broken file."""
-    partial = out.with_name(f".{out.stem}.partial{out.suffix}")
-    try:
-        with av.open(str(partial), "w") as container:
-            video = container.add_stream("libx264", rate=geometry.fps, options={"crf": "16", "preset": "veryfast"})
-            video.width, video.height, video.pix_fmt = geometry.width, geometry.height, "yuv420p"
-            video.codec_context.time_base = Fraction(1, geometry.fps)
-            video.codec_context.thread_count = 1
-            voice = container.add_stream("aac", rate=MEDIA_RATE, layout="mono")
-            voice.bit_rate = 128_000
-            spacing = MEDIA_RATE // geometry.fps
-            for index, picture in enumerate(frames):
-                frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
-                frame.pts = index
-                container.mux(video.encode(frame))
-                container.mux(voice.encode(_audio_frame(sound[index * spacing : (index + 1) * spacing], index * spacing)))
-            container.mux(video.encode(None))
-            container.mux(voice.encode(None))
-        partial.rename(out)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _audio_frame(samples: np.ndarray, pts: int) -> av.AudioFrame:
-    frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
-    frame.sample_rate, frame.pts, frame.time_base = MEDIA_RATE, pts, Fraction(1, MEDIA_RATE)
-    return frame
+    return spoken_frames(pipeline, pipeline.open(picture, seed=seed, prompt=prompt), sound)

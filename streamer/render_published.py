@@ -41,7 +41,8 @@ def render_published(
     from model.echomimic.framing import FaceBox
     from model.echomimic.offline import OfflineRenderer
     from model.echomimic.settings import DEFAULTS
-    from streamer.render import to_model_rate, write_video
+    from streamer.film import write_video
+    from streamer.spoken import to_model_rate
 
     chosen = choose_device(device)
     renderer = OfflineRenderer(WeightsFolder(weights, variant), chosen, working_dtype(chosen))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from model.controls import CONTROL_NAMES, CONTROL_UNITS, ControllerState, next_controls
+from model.controls import CONTROL_NAMES, CONTROL_UNITS, ControllerState, neutral_controls, next_controls
 from model.geometry import FPS, FRAME_SAMPLES_16K
 from model.training.augment import with_dynamics
 from model.training.head import Head
@@ -85,13 +85,6 @@ def sample_controls(rng: np.random.Generator, num_frames: int) -> np.ndarray:
     controls[:, _COLUMN["brow"]] *= rng.uniform(0.5, 2.5)
     controls[:, _COLUMN["smile"]] = controls[:, _COLUMN["smile"]].clip(0.0, 1.0)
     return controls
-
-
-def neutral_controls() -> np.ndarray:
-    """Looking at the viewer, a hint of a smile: how portraits are taken; float32 [NUM_CONTROLS]."""
-    neutral = np.zeros(len(CONTROL_NAMES), dtype=np.float32)
-    neutral[_COLUMN["smile"]] = 0.15
-    return neutral
 
 
 def make_clip(head: Head, renderer: Renderer, seed: int, num_frames: int) -> Clip:

@@ -1,17 +1,19 @@
-"""Draw the built-in presenters: chosen people of the renderer, looking at the viewer, lips closed, a hint of a smile."""
+"""Draw presenters: people of the renderer, looking at the viewer, lips closed, a hint of a smile; and describe the built-in ones."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from model.controls import NUM_CONTROLS
+from model.casting import DESCRIPTIONS
+from model.controls import neutral_controls
 from model.portraits import PORTRAITS
-from model.training.clips import neutral_controls, pose_of
+from model.training.clips import pose_of
 from model.training.head import Head
 from model.training.people import Person
 from model.training.renderer import Renderer
@@ -27,9 +29,23 @@ PRESENTERS = {
 
 def draw(head: Head, renderer: Renderer, seed: int) -> np.ndarray:
     """uint8 RGB [256, 256, 3]."""
-    controls = neutral_controls()
-    assert controls.shape == (NUM_CONTROLS,)
-    return renderer.render(Person.sample(seed), pose_of(head, controls, np.zeros(len(MOUTH_SHAPES), dtype=np.float32)))
+    return renderer.render(Person.sample(seed), pose_of(head, neutral_controls(), np.zeros(len(MOUTH_SHAPES), dtype=np.float32)))
+
+
+def save(picture: np.ndarray, path: Path) -> None:
+    Image.fromarray(picture).save(path, optimize=True)
+
+
+def describe(person: Person) -> list[str]:
+    """The traits that a prompt may ask for, words of `model.casting.TRAITS`."""
+    age = "young" if person.age < 0.4 else "middle-aged" if person.age < 0.7 else "old"
+    red, _, blue = person.hair_colour
+    colour = "grey" if red < 1.25 * blue and red > 0.3 else "black" if red < 0.14 else "brown" if red < 0.45 else "blond"
+    length = "bald" if person.hair_style == "bald" else "long hair" if person.hair_style in ("long", "wavy") else "short hair"
+    skin = "light" if person.skin[0] > 0.75 else "dark" if person.skin[0] < 0.55 else "medium"
+    beard = {"short": "beard", "goatee": "beard", "stubble": "stubble"}.get(person.beard)
+    traits = ["woman" if person.feminine else "man", age, length, f"{colour} hair", f"{skin} skin"]
+    return traits + [trait for trait in (beard, None if person.glasses == "none" else "glasses") if trait]
 
 
 def main() -> None:
@@ -39,9 +55,12 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     head = Head.load(args.head)
-    renderer = Renderer(head, size=256)
+    renderer = Renderer(head)
     for name, seed in tqdm(PRESENTERS.items(), desc="portraits"):
-        Image.fromarray(draw(head, renderer, seed)).save(args.out / f"{name}.png", optimize=True)
+        save(draw(head, renderer, seed), args.out / f"{name}.png")
+    described = {name: describe(Person.sample(seed)) for name, seed in PRESENTERS.items()}
+    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(traits)}" for name, traits in described.items())
+    (args.out / DESCRIPTIONS.name).write_text(f"{{\n{lines}\n}}\n")
 
 
 if __name__ == "__main__":

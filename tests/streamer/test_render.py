@@ -55,6 +55,7 @@ def bad_inputs(folder: Path) -> dict[str, list[str]]:
     (folder / "cut.wav").write_bytes(good.read_bytes()[:30])
     Image.new("RGB", (1, 1)).save(folder / "tiny.png")
     Image.new("RGB", (400, 400), (90, 120, 90)).save(folder / "wall.png")
+    (folder / "wall.txt").write_text("not a video")
     with av.open(str(folder / "silent.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=25)
         stream.width = stream.height = 64
@@ -68,7 +69,15 @@ def bad_inputs(folder: Path) -> dict[str, list[str]]:
         "": ["--audio", str(folder / "cut.wav")], "no audio stream": ["--audio", str(folder / "silent.mp4")],
         "does not exist": ["--audio", str(folder / "none.wav")], "neither a built-in": [*picture, "nobody"],
         "1x1": [*picture, str(folder / "tiny.png")], "face": [*picture, str(folder / "wall.png")],
-        "not available": [*audio, "--task", "t2v"], "belongs to task lipsync": [*audio, "--video", str(folder / "silent.mp4")],
+        "--prompt is needed": [*audio, "--task", "t2v"], "--video belongs to lipsync": [*audio, "--video", str(folder / "silent.mp4")],
+        "--seconds belongs to i2v and flf2v and t2v": [*audio, "--seconds", "3"], "--audio is needed": ["--portrait", "clara"],
+        "--audio belongs to": [*audio, "--seconds", "1", "--task", "i2v"], "--seconds must be": ["--task", "i2v", "--seconds", "0"],
+        "either --audio or --seconds": ["--task", "t2v", "--prompt", "a man"], "--last is needed": [*picture, "clara", "--task", "flf2v"],
+        "does not say who": [*audio, "--task", "t2v", "--prompt", "a castle"],
+        "is all of this": [*audio, "--task", "t2v", "--prompt", "a child"],
+        "cannot be decoded as a video": [*audio, "--task", "lipsync", "--video", str(folder / "wall.txt")],
+        "holds no pictures": [*audio, "--task", "lipsync", "--video", str(good)],
+        "shows no face": [*audio, "--task", "lipsync", "--video", str(folder / "silent.mp4")],
     }  # fmt: skip
 
 
