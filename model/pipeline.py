@@ -49,8 +49,7 @@ class AvatarPipeline:
         self._decoder = I420Decoder(parts.vae.decoder, device, dtype)
         self._device = device
         self._past_samples = parts.audio.context_samples + STEPS_BEFORE * _STEP_SAMPLES
-        silence = torch.zeros(1, self._past_samples + self.geometry.step_samples_16k, device=device)
-        self._window = RollingWindow(parts.dit.to(device, dtype), window, self._audio(silence)[0])
+        self._window = RollingWindow(parts.dit.to(device, dtype), window)
 
     @classmethod
     def load(

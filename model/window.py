@@ -73,7 +73,7 @@ class _Alone:
 
 
 class _CleanAndNoisy:
-    """The first pass: a session's rows are its last frame, clean, then the new one once or more, which sees the last."""
+    """The first pass: a session's rows are its last frame, clean, then the new one, which sees the last."""
 
     def __init__(self, keys_BFLSD: Tensor, values_BFLSD: Tensor) -> None:
         self._keys, self._values = keys_BFLSD, values_BFLSD
@@ -83,11 +83,11 @@ class _CleanAndNoisy:
         return self._join(self._keys[:, :, layer], k_BSD, 0), self._join(self._values[:, :, layer], v_BSD, 1)
 
     def _join(self, cached_BFSD: Tensor, rows: Tensor, which: int) -> Tensor:
-        clean, *noisy = rows.unflatten(0, (len(cached_BFSD), -1)).unbind(1)
+        clean, noisy = rows.unflatten(0, (len(cached_BFSD), 2)).unbind(1)
         self._new[which].append(clean)
         for_clean = torch.cat((cached_BFSD.flatten(1, 2), clean), dim=1)
-        for_noisy = torch.cat((cached_BFSD[:, 0], cached_BFSD[:, 2:].flatten(1, 2), clean), dim=1)
-        return torch.stack((for_clean, *(torch.cat((for_noisy, each), dim=1) for each in noisy)), dim=1).flatten(0, 1)
+        for_noisy = torch.cat((cached_BFSD[:, 0], cached_BFSD[:, 2:].flatten(1, 2), clean, noisy), dim=1)
+        return torch.stack((for_clean, for_noisy), dim=1).flatten(0, 1)
 
     def moved_on(self) -> tuple[Tensor, Tensor]:
         """The caches with the last frames in and the oldest of the context out."""
@@ -98,26 +98,23 @@ class _CleanAndNoisy:
 
 
 class _Cached:
-    """Any later pass: only the new frames are computed, once or more."""
+    """Any later pass: only the new frames are computed."""
 
     def __init__(self, keys_BFLSD: Tensor, values_BFLSD: Tensor) -> None:
         self.keys, self.values = keys_BFLSD, values_BFLSD
 
     def __call__(self, layer: int, k_BSD: Tensor, v_BSD: Tensor) -> tuple[Tensor, Tensor]:
-        times = len(k_BSD) // len(self.keys)
-        keys, values = (kept[:, :, layer].flatten(1, 2).repeat_interleave(times, dim=0) for kept in (self.keys, self.values))
+        keys, values = (kept[:, :, layer].flatten(1, 2) for kept in (self.keys, self.values))
         return torch.cat((keys, k_BSD), dim=1), torch.cat((values, v_BSD), dim=1)
 
 
 class RollingWindow:
     """Steps many sessions at once. All tensors on the network's device, in its dtype."""
 
-    def __init__(self, dit: DiT, config: WindowConfig, quiet_LC: Tensor) -> None:
-        """quiet_LC: audio tokens of silence, what guidance leads away from."""
+    def __init__(self, dit: DiT, config: WindowConfig) -> None:
         self.dit, self.config = dit, config
         self.dtype = dit.patch_embedding.weight.dtype
         self.device = dit.patch_embedding.weight.device
-        self.quiet = quiet_LC.to(self.device, self.dtype)
         self.frames = 1 + config.context
 
     @torch.inference_mode()
@@ -148,7 +145,6 @@ class RollingWindow:
         generators = [torch.Generator().manual_seed(s.seed * 1_000_003 + s.index) for s in states]
         clean = self._known([s.last for s in states])
         unknown = anchor.new_zeros(len(states))
-        heard = [audio] if self.config.guidance == 1.0 else [audio, self.quiet.expand_as(audio)]
 
         def noise() -> Tensor:
             drawn = [torch.randn(anchor.shape[1:], generator=g) for g in generators]
@@ -156,14 +152,13 @@ class RollingWindow:
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             nonlocal later
-            new = [_Row(x, anchor, unknown, torch.full_like(unknown, sigma), tokens, control) for tokens in heard]
+            new = _Row(x, anchor, unknown, torch.full_like(unknown, sigma), audio, control)
             if later is not None:
-                spoken, *quiet = self._forward(new, static, later)
+                (out,) = self._forward([new], static, later)
             else:
-                _, spoken, *quiet = self._forward([clean, *new], static, first)
+                _, out = self._forward([clean, new], static, first)
                 later = _Cached(*first.moved_on())
-            # Away from silence (audio guidance of EchoMimicV3): a regression says everything a little too softly.
-            return anchor + (quiet[0] + self.config.guidance * (spoken - quiet[0]) if quiet else spoken)
+            return anchor + out
 
         latent = sample_renoise(denoise, noise, sigmas or self.config.sigmas)
         assert later is not None
