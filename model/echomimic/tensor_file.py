@@ -41,7 +41,7 @@ class TensorFile:
         """Names and shapes against what the model needs; `optional` names may be there or not, in any shape."""
         found = self.shapes()
         # What is missing first: of a renamed tensor it is the name to look for.
-        wrong = [name for names in (expected.keys() - found.keys(), found.keys() - expected.keys()) for name in sorted(names - set(optional))]
+        wrong = [*sorted(expected.keys() - found.keys() - set(optional)), *sorted(found.keys() - expected.keys() - set(optional))]
         if wrong:
             what = "is missing" if wrong[0] in expected else "is not known"
             more = f" (and {len(wrong) - 1} more names differ)" if len(wrong) > 1 else ""
