@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from model.errors import ConfigError
 from model.facefinder import Face
 
 FPS = 25
@@ -33,7 +34,8 @@ def output_size(width: int, height: int, area: int) -> tuple[int, int]:
     scale = math.sqrt(width * height / area) if width * height > area else 1.0
     sides = tuple(int(side / scale) // TOKEN_PIXELS * TOKEN_PIXELS for side in (width, height))
     if min(sides) < TOKEN_PIXELS:
-        raise ValueError(f"a picture of {width}x{height} at {area} pixels is narrower than {TOKEN_PIXELS} pixels")
+        message = f"a picture of {width}x{height} brought to {area} pixels is narrower than {TOKEN_PIXELS} pixels"
+        raise ConfigError("picture_too_narrow", message, "Crop it towards a square.")
     return sides[0], sides[1]
 
 

@@ -31,6 +31,7 @@ from model.echomimic.speech import SAMPLES_PER_FRAME
 from model.echomimic.teacache import TeaCache
 from model.echomimic.vae import WanVAE
 from model.echomimic.vae_layers import History
+from model.errors import ConfigError
 
 SHORTEST_FRAMES = 5  # two latent frames
 
@@ -82,7 +83,10 @@ class OfflineRenderer:
 
     @torch.inference_mode()
     def render(self, job: Job, settings: Settings | None = None, observe: Observe | None = None) -> np.ndarray:
-        """Frames uint8 [F, H, W, 3] at 25 fps. `observe` is told every step's number and latent."""
+        """Frames uint8 [F, H, W, 3] at 25 fps. `observe` is told every step's number and latent.
+
+        Raises ConfigError for a voice that is too short, a picture that is too narrow, and a last picture with latent windows.
+        """
         settings = settings or DEFAULTS[self._folder.variant]
         scene = self._scene(job, settings)
         generator = torch.Generator().manual_seed(settings.seed)
@@ -95,11 +99,13 @@ class OfflineRenderer:
     def _scene(self, job: Job, settings: Settings) -> _Scene:
         total = whole_frames(len(job.samples) // SAMPLES_PER_FRAME)
         if total < SHORTEST_FRAMES:
-            raise ValueError(f"audio must last at least {SHORTEST_FRAMES} frames (0.2 s), got {len(job.samples)} samples at 16 kHz")
+            message = f"the voice must last at least {SHORTEST_FRAMES} frames (0.2 s), got {len(job.samples)} samples at 16 kHz"
+            raise ConfigError("voice_too_short", message, "Use a longer recording.")
         if settings.long_video is None:
             total = min(total, whole_frames(settings.window_frames))
         if settings.long_video == "latent" and job.last_picture is not None:
-            raise ValueError("latent windows are all told of the same known frames: a last picture needs pixel windows")
+            message = "latent windows are all told of the same known frames, so the video cannot end with a picture of its own"
+            raise ConfigError("bad_option", message, "Use --long-video pixel.")
         prompt, negative = self._encoders.text(job.prompt, settings.negative)
         audio = self._encoders.audio(job.samples, total)
         side = math.isqrt(settings.area)

@@ -17,6 +17,7 @@ from model.echomimic.folder import WeightsFolder  # noqa: E402
 from model.echomimic.framing import FaceBox  # noqa: E402
 from model.echomimic.offline import Job, OfflineRenderer  # noqa: E402
 from model.echomimic.settings import DEFAULTS, Settings  # noqa: E402
+from model.errors import ConfigError  # noqa: E402
 from tests.model.echomimic.miniature import write_miniature  # noqa: E402
 
 PORTRAIT = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8))
@@ -125,7 +126,7 @@ def test_known_prompts_and_portraits_need_no_encoders(tmp_path: Path, monkeypatc
 
 def test_a_voice_of_no_length_is_refused(tmp_path: Path) -> None:
     """Two latent frames are the least."""
-    with pytest.raises(ValueError, match=r"at least 5 frames \(0.2 s\), got 640 samples"):
+    with pytest.raises(ConfigError, match=r"at least 5 frames \(0.2 s\), got 640 samples"):
         renderer(tmp_path, "flash").render(job(1))
 
 
