@@ -43,7 +43,7 @@ FULL = Profile(
     name="full", dit=EchoMimicConfig(variant="flash"), vae=WanVAEConfig(), sizes=((512, 512), (768, 768)), windows=((2, 3), (2, 1), (17, 3))
 )
 SMALL = Profile(
-    name="small", vae=WanVAEConfig(width=8), sizes=((64, 64), (96, 96)), windows=((2, 3), (2, 1)), sessions=(1, 2), steps=(2, 4),
+    name="small", vae=WanVAEConfig(width=8), sizes=((32, 32), (48, 32)), windows=((2, 1), (1, 2)), sessions=(1, 2), steps=(2,),
     dit=EchoMimicConfig(
         variant="flash", dim=96, ffn_dim=192, num_heads=4, num_layers=2, freq_dim=32, text_dim=32, text_len=64, image_dim=32, audio_dim=16,
         audio_layers=2, audio_hidden=16, audio_tokens=4,
