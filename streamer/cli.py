@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from streamer.config import ServeConfig, SessionConfig, WorkerConfig, env_default, version
+from streamer.published_options import add_published_options
 
 Command = Callable[[argparse.Namespace], int]
 DEVICES = ("auto", "cpu", "cuda")
@@ -80,6 +81,12 @@ def build_parser() -> argparse.ArgumentParser:
         "livemimic portraits\nlivemimic portraits --out faces/", save_portraits,
     )  # fmt: skip
     portraits.add_argument("--out", type=Path, metavar="DIR", help="folder for the PNG files; it is created")
+    preflight = add(
+        "preflight", "Look at photographs: is there a face, will it do, what would make it better?",
+        "livemimic preflight me.jpg\nlivemimic preflight photos/*.jpg --json", _later("streamer.preflight:run"),
+    )  # fmt: skip
+    preflight.add_argument("files", nargs="+", type=Path, metavar="FILE", help="pictures: JPEG, PNG, WebP, GIF or BMP")
+    preflight.add_argument("--json", action="store_true", help="print JSON instead of text")
     bench = add(
         "bench", "Measure how fast this machine is and how many sessions fit.",
         "livemimic bench\nlivemimic bench --json bench.json --seconds 20", _later("streamer.bench:run"),
@@ -145,11 +152,16 @@ def _render_arguments(parser: argparse.ArgumentParser) -> None:
     _model_arguments(parser)
     # Nothing else has to keep up here, as the media process does beside a live model.
     parser.set_defaults(threads=min(2, os.cpu_count() or 1))
-    parser.add_argument("--task", choices=TASKS, default="talk", help="the embedded preset does 'talk' (default: %(default)s)")
+    parser.add_argument(
+        "--task", choices=TASKS, default="talk",
+        help="presenter: talk. echomimic-v3-*: talk; i2v, the picture moves as the prompt says and the voice is only added; "
+        "flf2v, talk that ends with --last-image; t2v, talk from the prompt alone. lipsync: no preset yet (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--prompt", metavar="TEXT", help="style words: neutral, smiling, serious, surprised; a sentence for echomimic-v3-*")
     parser.add_argument("--video", type=Path, metavar="FILE", help="video whose lips are redone (task lipsync)")
     parser.add_argument("--last-image", type=Path, metavar="FILE", help="last picture (task flf2v)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same video (default: %(default)s)")
+    parser.add_argument("--seed", type=int, metavar="N", help="same seed, same video (default: 0, echomimic-v3-*: 43)")
+    add_published_options(parser)
 
 
 def worker_config(args: argparse.Namespace) -> WorkerConfig:
