@@ -76,7 +76,7 @@ class AvatarPipeline:
         picture = torch.from_numpy(portrait).movedim(-1, 0)[None].to(self._device, torch.float32) / 127.5 - 1.0
         reference = self._vae.reference(picture)
         anchor = self._vae.encode_still(reference)[0]
-        window = self._window.open(anchor, image_tokens(reference.coarse)[0], self._text.encode(prompt)[0], seed)
+        window = self._window.open(anchor, anchor, image_tokens(reference.coarse)[0], self._text.encode(prompt)[0], seed)
         return AvatarState(self._decoder.canvas(reference), window, ControllerState(seed), np.zeros(self._past_samples, dtype=np.int16))
 
     @torch.inference_mode()
