@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from model.errors import ConfigError
+from model.presets import PUBLISHED
 from streamer.errors import BadInput
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")  # a generic function needs Python 3.12
 
-PUBLISHED: dict[str, Literal["preview", "flash"]] = {"echomimic-v3-preview": "preview", "echomimic-v3-flash": "flash"}
 PUBLISHED_TASKS = ("talk", "i2v", "flf2v", "t2v")
 # As argparse names them. A number that is not given is None, a switch False.
 OPTIONS = (
