@@ -1,4 +1,4 @@
-"""The one class other packages use: a loaded preset that turns portrait and voice into frames, chunk by chunk.
+"""The embedded preset: portrait and voice to frames, chunk by chunk.
 
 Lives in the worker process and in `livemimic render`; both go through the same window, sampler and decoder. All streaming state is
 in `AvatarState`, immutable and passed in and out, so a batch may mix sessions at any point of their lives.
@@ -38,7 +38,7 @@ class AvatarState:
 
 
 class AvatarPipeline:
-    """Preset `presenter`. Not thread-safe."""
+    """Preset `presenter`. Implements `model.presets.Pipeline`. Not thread-safe."""
 
     geometry = Geometry()
 
@@ -53,14 +53,10 @@ class AvatarPipeline:
         self._window = RollingWindow(parts.dit.to(device, dtype), window, self._audio(silence)[0])
 
     @classmethod
-    def load(
-        cls, preset: str = "presenter", *, weights: Path | None = None, device: str = "auto", steps: int | None = None
-    ) -> AvatarPipeline:
+    def load(cls, *, weights: Path | None = None, device: str = "auto", steps: int | None = None) -> AvatarPipeline:
         """`steps` denoising steps a chunk, 1 to 4 (default: what the weights were distilled for)."""
         if steps is not None and not 1 <= steps <= 4:
             raise ConfigError("bad_steps", f"steps must be 1 to 4, got {steps}", "Leave --steps out for the default.")
-        if preset != "presenter":
-            raise ConfigError("unknown_preset", f"preset {preset!r} is not known", "Use --preset presenter.")
         chosen = choose_device(device)
         if chosen.type == "cpu":
             keep_freed_memory()

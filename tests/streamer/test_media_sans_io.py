@@ -102,7 +102,7 @@ def frames(value: int) -> np.ndarray:
 
 
 def test_playout_repeats_what_is_missing_and_drops_what_is_late() -> None:
-    playout = Playout(AudioTimeline())
+    playout = Playout(AudioTimeline(), 4)
     playout.put_frames(0, 0, frames(1))
     units = [playout.next_unit(i) for i in range(6)]
     assert [u.frame is None for u in units] == [False] * 4 + [True] * 2
@@ -112,7 +112,7 @@ def test_playout_repeats_what_is_missing_and_drops_what_is_late() -> None:
 
 
 def test_interrupt_keeps_the_latent_on_screen_and_drops_the_rest() -> None:
-    playout = Playout(AudioTimeline())
+    playout = Playout(AudioTimeline(), 4)
     for chunk in range(3):
         playout.put_frames(chunk, 0, frames(chunk))
     playout.next_unit(0)
