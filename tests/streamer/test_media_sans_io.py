@@ -124,6 +124,17 @@ def test_interrupt_keeps_the_latent_on_screen_and_drops_the_rest() -> None:
     assert {u.epoch for u in shown} == {1}
 
 
+def test_a_chunk_on_screen_is_finished_however_long_it_is() -> None:
+    """The published presets' chunks are longer than a latent frame."""
+    playout = Playout(AudioTimeline(), 12)
+    for chunk in range(2):
+        playout.put_frames(chunk, 0, np.full((12, 6, 4), chunk, dtype=np.uint8))
+    playout.next_unit(0)
+    playout.interrupt(1, 0)
+    shown = [playout.next_unit(i).frame is not None for i in range(1, 14)]
+    assert shown == [True] * 11 + [False] * 2
+
+
 def test_barcode_survives() -> None:
     frame = np.random.default_rng(0).integers(0, 255, (384, 256)).astype(np.uint8)
     draw_barcode(frame, 0xABCDE)
