@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from model.errors import ConfigError
 from model.geometry import Geometry
+
+if TYPE_CHECKING:
+    import numpy as np
 
 PUBLISHED: dict[str, Literal["preview", "flash"]] = {"echomimic-v3-preview": "preview", "echomimic-v3-flash": "flash"}
 PRESETS = ("presenter", *PUBLISHED)

@@ -62,7 +62,7 @@ class LiveServer:
 
     def wait_ready(self) -> None:
         deadline_s = time.monotonic() + self.start_timeout_s
-        while httpx.get(f"{self.url}/readyz").status_code != 200:
+        while httpx.get(f"{self.url}/readyz", timeout=self.start_timeout_s).status_code != 200:
             if time.monotonic() > deadline_s:
                 raise TimeoutError("the server does not get ready")
             time.sleep(0.05)
