@@ -12,12 +12,12 @@ from tests.streamer.live import Client, LiveServer
 from tests.streamer.test_render import read
 from tests.streamer.test_render_published import arguments
 
-SIDE = 160
+SIDE = 96
 
 
 class PublishedServer(LiveServer):
     module = ("streamer.cli", "serve", "--port", "0", "--no-browser", "--preset", "echomimic-v3-flash")
-    start_timeout_s = 60.0  # transformers is imported, and every part is loaded
+    start_timeout_s = 120.0  # transformers is imported, and every part is loaded
 
 
 async def test_a_viewer_sees_the_published_model(tmp_path: Path) -> None:
