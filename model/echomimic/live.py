@@ -101,7 +101,7 @@ class LivePipeline:
         adapter = None if options.adapter is None else folder.read_adapter(options.adapter)
         tiny = None if options.tiny_decoder is None else load_tiny_decoder(options.tiny_decoder, chosen, dtype)
         encoders = Encoders(folder, chosen, dtype)
-        encoders.text(options.prompt, options.negative_prompt or DEFAULTS[variant].negative)
+        encoders.text(options.prompt, _negative(variant, options))
         dit, vae = folder.load_dit(chosen, dtype, adapter), folder.load_vae(chosen, dtype)
         heard = HEARD_LATENTS if options.is_causal else 1 + options.context + options.chunk_latents
         speech = LiveSpeech(
@@ -125,8 +125,7 @@ class LivePipeline:
             raise ValueError(f"portrait must be uint8 {size}, got {portrait.dtype} {portrait.shape}")
         parts, options = self._parts, self._options
         still = to_unit(portrait[None]).to(self._device, self._dtype)
-        negative = options.negative_prompt or DEFAULTS[self._variant].negative
-        texts = parts.encoders.text(prompt or options.prompt, negative)
+        texts = parts.encoders.text(prompt or options.prompt, _negative(self._variant, options))
         image = parts.clip(clip_pixels(still[:, :, 0], parts.clip.config.image_size).to(self._dtype))
         told = Conditions(
             y=self._still_to_video(still), prompt=texts[0], negative=texts[1], image=image, audio=still.new_empty(0),
@@ -168,6 +167,10 @@ class LivePipeline:
             return None
         size = (self.geometry.width, self.geometry.height)
         return grid_mask(covering_grid(face_box(faces[0]), size, size), size).to(self._device)
+
+
+def _negative(variant: Variant, options: LiveOptions) -> str:
+    return DEFAULTS[variant].negative if options.negative_prompt is None else options.negative_prompt
 
 
 def live_settings(variant: Variant, options: LiveOptions, steps: int | None) -> Settings:
