@@ -10,7 +10,7 @@ checkpoints. Legend: B batch, T latent frames, N tokens, P tokens of the context
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, cast
 
 import torch
@@ -158,6 +158,12 @@ class Block(nn.Module):
         return x_BND + self.ffn(_layer_norm(x_BND, self.eps) * (1 + m[4]) + m[3]) * m[5]
 
 
+def static_keys(blocks: Iterable[nn.Module], text_BLD: Tensor, image_BMD: Tensor) -> StaticKeys:
+    """Of all layers: [B, layers, L, D] and [B, layers, M, D]."""
+    per_layer = [cast(Block, block).cross_attn.static_keys(text_BLD, image_BMD) for block in blocks]
+    return StaticKeys(*(torch.stack(column, dim=1) for column in zip(*per_layer, strict=True)))
+
+
 class Head(nn.Module):
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
@@ -244,9 +250,7 @@ class DiT(nn.Module):
     def static_keys(self, text_BLC: Tensor, image_BLC: Tensor) -> StaticKeys:
         """Of all layers: [B, layers, L, D] and [B, layers, M, D]."""
         text, image = self.text_embedding(text_BLC), self.img_emb(image_BLC) + self.image_position.to(image_BLC.dtype)
-        attentions = (cast(Block, block).cross_attn for block in self.blocks)
-        per_layer = [attention.static_keys(text, image) for attention in attentions]
-        return StaticKeys(*(torch.stack(column, dim=1) for column in zip(*per_layer, strict=True)))
+        return static_keys(self.blocks, text, image)
 
     def forward(
         self, x_BTCHW: Tensor, mask_BTMHW: Tensor, y_BTCHW: Tensor, t_BT: Tensor, *,

@@ -1,4 +1,4 @@
-"""The one class other packages use: a loaded preset that turns portrait and voice into frames, chunk by chunk.
+"""The embedded preset: portrait and voice to frames, chunk by chunk.
 
 Lives in the worker process and in `livemimic render`; both go through the same window, sampler and decoder. All streaming state is
 in `AvatarState`, immutable and passed in and out, so a batch may mix sessions at any point of their lives.
@@ -38,7 +38,7 @@ class AvatarState:
 
 
 class AvatarPipeline:
-    """Preset `presenter`. Not thread-safe."""
+    """Preset `presenter`. Implements `model.presets.Pipeline`. Not thread-safe."""
 
     geometry = Geometry()
 
@@ -49,17 +49,14 @@ class AvatarPipeline:
         self._decoder = I420Decoder(parts.vae.decoder, device, dtype)
         self._device = device
         self._past_samples = parts.audio.context_samples + STEPS_BEFORE * _STEP_SAMPLES
-        self._window = RollingWindow(parts.dit.to(device, dtype), window)
+        silence = torch.zeros(1, self._past_samples + self.geometry.step_samples_16k, device=device)
+        self._window = RollingWindow(parts.dit.to(device, dtype), window, self._audio(silence)[0])
 
     @classmethod
-    def load(
-        cls, preset: str = "presenter", *, weights: Path | None = None, device: str = "auto", steps: int | None = None
-    ) -> AvatarPipeline:
+    def load(cls, *, weights: Path | None = None, device: str = "auto", steps: int | None = None) -> AvatarPipeline:
         """`steps` denoising steps a chunk, 1 to 4 (default: what the weights were distilled for)."""
         if steps is not None and not 1 <= steps <= 4:
             raise ConfigError("bad_steps", f"steps must be 1 to 4, got {steps}", "Leave --steps out for the default.")
-        if preset != "presenter":
-            raise ConfigError("unknown_preset", f"preset {preset!r} is not known", "Use --preset presenter.")
         chosen = choose_device(device)
         if chosen.type == "cpu":
             keep_freed_memory()
@@ -75,7 +72,7 @@ class AvatarPipeline:
         picture = torch.from_numpy(portrait).movedim(-1, 0)[None].to(self._device, torch.float32) / 127.5 - 1.0
         reference = self._vae.reference(picture)
         anchor = self._vae.encode_still(reference)[0]
-        window = self._window.open(anchor, image_tokens(reference.coarse)[0], self._text.encode(prompt)[0], seed)
+        window = self._window.open(anchor, anchor, image_tokens(reference.coarse)[0], self._text.encode(prompt)[0], seed)
         return AvatarState(self._decoder.canvas(reference), window, ControllerState(seed), np.zeros(self._past_samples, dtype=np.int16))
 
     @torch.inference_mode()

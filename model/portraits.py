@@ -90,14 +90,15 @@ def preflight(data: bytes) -> PortraitReport:
     return examine(data)[1]
 
 
-def examine(data: bytes) -> tuple[np.ndarray, PortraitReport]:
+def examine(data: bytes, side: int = SIDE) -> tuple[np.ndarray, PortraitReport]:
+    """The portrait with `side` pixels a side, and the report. Raises PortraitError."""
     picture, full_size = _decode(data)
     face = _one_face(picture)
     framing = framing_for(face)
     unchanged = picture.size == (SIDE, SIDE) and (framing.is_identity or picture.tobytes() in _builtin_pixels())
     if unchanged:
         framing = Framing(0, 0, SIDE)
-    portrait = np.array(picture if unchanged else crop(picture, framing))
+    portrait = np.array(picture if unchanged and side == SIDE else crop(picture, framing, side))
     return portrait, _report(picture, full_size, face, framing)
 
 

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from model.presets import PUBLISHED
 from streamer.config import ServeConfig, SessionConfig, WorkerConfig, env_default, version
+from streamer.live_options import add_live_options, add_served_options, served_options
 from streamer.published_options import add_published_options
 
 Command = Callable[[argparse.Namespace], int]
@@ -61,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         add(
             "serve", "Start the live server and its demo page.",
             "livemimic serve\nlivemimic serve --host 0.0.0.0 --port 9000 --portrait me.jpg\n"
+            "livemimic serve --preset echomimic-v3-flash --weights DIR --adapter student.safetensors --tiny-decoder taew2_1.pth\n"
             "livemimic serve --max-sessions 2 --cors-origin https://example.org --ice-server stun:stun.example.org:3478",
             serve,
         )
@@ -92,6 +95,8 @@ def build_parser() -> argparse.ArgumentParser:
         "livemimic bench\nlivemimic bench --json bench.json --seconds 20", _later("streamer.bench:run"),
     )  # fmt: skip
     _model_arguments(bench)
+    add_served_options(bench)
+    add_live_options(bench)
     bench.add_argument("--seconds", type=float, default=10.0, metavar="S", help="how long to measure (default: %(default)s)")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the result here as well")
     doctor = add(
@@ -131,6 +136,8 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default=env_default("HOST", "127.0.0.1"), help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=env_default("PORT", "8080"), help="0 takes a free one (default: %(default)s)")
     _model_arguments(parser)
+    add_served_options(parser)
+    add_live_options(parser)
     parser.add_argument("--portrait", metavar="NAME|FILE", help="the default presenter: a built-in one, or a picture file")
     parser.add_argument("--max-sessions", type=int, metavar="N", help="upper bound; without it the measured speed decides alone")
     parser.add_argument("--cors-origin", action="append", default=[], metavar="URL", help="page that may use the API; repeatable")
@@ -162,10 +169,15 @@ def _render_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--last-image", type=Path, metavar="FILE", help="last picture (task flf2v)")
     parser.add_argument("--seed", type=int, metavar="N", help="same seed, same video (default: 0, echomimic-v3-*: 43)")
     add_published_options(parser)
+    add_live_options(parser)
 
 
 def worker_config(args: argparse.Namespace) -> WorkerConfig:
-    return WorkerConfig(preset=args.preset, weights=args.weights, device=args.device, steps=args.steps, num_threads=args.threads)
+    """Raises ValueError with the option's name. A published preset's chunks are megabytes, and few sessions fit: few slots do."""
+    return WorkerConfig(
+        preset=args.preset, weights=args.weights, device=args.device, steps=args.steps, num_threads=args.threads,
+        live=served_options(args), num_slots=16 if args.preset in PUBLISHED else 64,
+    )  # fmt: skip
 
 
 def serve_config(args: argparse.Namespace) -> ServeConfig:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from model.errors import ConfigError
+from model.presets import PUBLISHED
 from streamer.errors import BadInput
+from streamer.live_options import add_told_options
 
 if TYPE_CHECKING:
     from model.echomimic.settings import Settings
 
 T = TypeVar("T")  # a generic function needs Python 3.12
 
-PUBLISHED: dict[str, Literal["preview", "flash"]] = {"echomimic-v3-preview": "preview", "echomimic-v3-flash": "flash"}
 PUBLISHED_TASKS = ("talk", "i2v", "flf2v", "t2v")
 # As argparse names them. A number that is not given is None, a switch False.
 OPTIONS = (
@@ -24,16 +25,14 @@ OPTIONS = (
 
 def add_published_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("only for the presets echomimic-v3-preview and echomimic-v3-flash (defaults: preview / flash)")
-    group.add_argument("--negative-prompt", metavar="TEXT", help="what should not be seen; flash does not read it")
-    group.add_argument("--text-guidance", type=float, metavar="G", help="4.0 / only a switch: 1 or less turns guidance off")
-    group.add_argument("--audio-guidance", type=float, metavar="A", help="how far the lips follow the voice: 2.9 / 3.0")
+    add_told_options(group)
     group.add_argument("--sampler", choices=("flow", "unipc", "dpmpp"), help="Euler, UniPC or DPM-Solver++ 2M: flow / unipc")
-    group.add_argument("--size", type=int, metavar="S", help="the picture is shrunk to an area of SxS, never enlarged: 768")
+    group.add_argument("--size", type=int, metavar="S", help="the picture is shrunk to an area of SxS, never enlarged: 768, rolling 512")
     group.add_argument("--window", type=int, metavar="FRAMES", help="frames that are made together: 113 / 81")
     group.add_argument(
-        "--long-video", choices=("pixel", "latent"),
+        "--long-video", choices=("pixel", "latent", "rolling"),
         help="longer than a window: pixel continues from the last 8 frames (preview's default; nothing is known of flash here), "
-        "latent denoises overlapping windows together (preview); without it flash ends after one window",
+        "latent denoises overlapping windows together (preview), rolling is what serve does; without it flash ends after one window",
     )  # fmt: skip
     group.add_argument("--teacache", type=float, metavar="T", help="skip steps that change less than this, 0 = none: 0 / 0.1")
     group.add_argument("--phda", action="store_true", help="weigh picture and voice by noise level as the paper's figure shows")

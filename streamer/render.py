@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from model.errors import ModelError
-from model.geometry import FPS, MEDIA_RATE, MODEL_RATE
+from model.presets import PUBLISHED, load_pipeline
 from streamer.errors import BadInput, LivemimicError
-from streamer.film import check_target, read_voice, to_model_rate, write_video
-from streamer.published_options import PUBLISHED, PUBLISHED_TASKS, refuse_published_options
+from streamer.film import check_target, read_voice
+from streamer.published_options import PUBLISHED_TASKS, refuse_published_options
 from streamer.render_published import render_published
-from streamer.turns import TurnDetector
-
-if TYPE_CHECKING:
-    from model.pipeline import AvatarPipeline
-
-logger = logging.getLogger(__name__)
+from streamer.render_rolling import refuse_live_options, render_rolling
+from streamer.talk import write_talk
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,9 +25,13 @@ def run(args: argparse.Namespace) -> int:
         _check_task(args)
         check_target(Path(args.out))
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(args.threads)  # read when torch is imported
-        if args.preset in PUBLISHED:
+        if args.long_video == "rolling" and args.preset in PUBLISHED:
+            render_rolling(args)
+        elif args.preset in PUBLISHED:
+            refuse_live_options(args)
             render_published(args)
         else:
+            refuse_live_options(args)
             refuse_published_options(args)
             render_talk(
                 audio=Path(args.audio), out=Path(args.out), portrait=args.portrait, preset=args.preset, weights=args.weights,
@@ -70,15 +65,8 @@ def render_talk(
 ) -> None:  # fmt: skip
     """Everything that can be wrong is found before the model is loaded."""
     picture, sound = load_portrait(portrait), read_voice(audio)
-    from model.pipeline import AvatarPipeline  # torch takes a second to import: not for an error message
-
-    pipeline = AvatarPipeline.load(preset, weights=weights, device=device, steps=steps)
-    began = time.perf_counter()
-    frames = talk_frames(pipeline, picture, sound, seed, prompt)
-    write_video(out, frames, sound, pipeline.geometry)
-    seconds = len(sound) / MEDIA_RATE
-    spent = time.perf_counter() - began
-    print(f"{out}: {seconds:.1f} s of video in {spent:.1f} s ({spent / seconds:.2f} s a second)")
+    pipeline = load_pipeline(preset=preset, weights=weights, device=device, steps=steps)
+    write_talk(pipeline, picture, sound, out, seed=seed, prompt=prompt)
 
 
 def load_portrait(portrait: str | None) -> np.ndarray:
@@ -93,19 +81,3 @@ def load_portrait(portrait: str | None) -> np.ndarray:
         known = ", ".join(names)
         raise BadInput("unknown_portrait", f"{portrait} is neither a built-in presenter nor a file.", f"Built in are: {known}.")
     return prepare_portrait(path.read_bytes())
-
-
-def talk_frames(pipeline: AvatarPipeline, picture: np.ndarray, sound: np.ndarray, seed: int, prompt: str) -> Iterator[np.ndarray]:
-    """I420 frames, one for every 40 ms of sound."""
-    geometry = pipeline.geometry
-    voice = to_model_rate(sound)
-    num_frames = -(-len(sound) // (MEDIA_RATE // FPS))
-    turns = TurnDetector()
-    state = pipeline.open(picture, seed=seed, prompt=prompt)
-    padded = np.pad(voice, (0, geometry.step_samples_16k + geometry.chunk_samples_16k))
-    for first in tqdm(range(0, num_frames, geometry.chunk_frames), desc="render", unit="chunk", disable=None):
-        start = first * MODEL_RATE // FPS
-        turns.push(padded[start : start + geometry.chunk_samples_16k])
-        step_audio = padded[start : start + geometry.step_samples_16k]
-        (frames,), (state,) = pipeline.step([state], [step_audio], ["speaking" if turns.speaking else "idle"])
-        yield from frames[: num_frames - first]

@@ -16,9 +16,10 @@ from tqdm import tqdm
 from model.errors import ConfigError
 from model.geometry import FRAME_SAMPLES_48K, MEDIA_RATE, Geometry
 from model.portraits import builtin_portraits, open_picture, open_portrait
+from model.presets import PUBLISHED
 from streamer.errors import BadInput
 from streamer.film import read_voice, to_model_rate, write_video
-from streamer.published_options import PUBLISHED, published_settings
+from streamer.published_options import published_settings
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -62,7 +63,7 @@ def _job(args: argparse.Namespace, sound: np.ndarray) -> Job:
         if args.portrait is not None:
             raise BadInput("option_of_another_task", "Task t2v starts from the prompt alone.", "Leave --portrait out, or use --task i2v.")
         return job
-    data = _portrait_file(args.portrait).read_bytes()
+    data = portrait_file(args.portrait).read_bytes()
     if args.preset == "echomimic-v3-preview" and hears:
         picture, face = open_portrait(data)
         job = replace(job, portrait=picture, face=face_box(face))
@@ -73,7 +74,7 @@ def _job(args: argparse.Namespace, sound: np.ndarray) -> Job:
     return job
 
 
-def _portrait_file(portrait: str | None) -> Path:
+def portrait_file(portrait: str | None) -> Path:
     if portrait is None:
         raise BadInput("portrait_missing", "This preset needs a picture to start from.", "Pass --portrait photo.jpg.")
     path = builtin_portraits().get(portrait, Path(portrait))

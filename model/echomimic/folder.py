@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from model.echomimic.adapter import Adapter
 from model.echomimic.clip import ClipConfig, ClipVision
 from model.echomimic.config import EchoMimicConfig, Variant, WanVAEConfig
 from model.echomimic.dit import EchoMimicDiT
@@ -98,11 +99,18 @@ class WeightsFolder:
             self._checked(part)
         check_speech(self.paths["audio"], self.origins["audio"])
 
-    def load_dit(self, device: torch.device, dtype: torch.dtype) -> EchoMimicDiT:
-        """Cast once; the time embedding stays float32, in which it is computed."""
+    def read_adapter(self, path: Path) -> Adapter:
+        """A student's adapter, compared with the transformer."""
+        return Adapter(path, dit_shapes(self.widths.dit))
+
+    def load_dit(self, device: torch.device, dtype: torch.dtype, adapter: Adapter | None = None) -> EchoMimicDiT:
+        """Cast once; the time embedding stays float32, in which it is computed. An adapter is merged before."""
         with torch.device("meta"):
             dit = EchoMimicDiT(self.widths.dit)
-        return self._fill("dit", dit, device, lambda name: torch.float32 if name.startswith("time_") else dtype)
+        return self._fill(
+            "dit", dit, device, lambda name: torch.float32 if name.startswith("time_") else dtype,
+            change=adapter.merged if adapter is not None else None,
+        )  # fmt: skip
 
     def load_vae(self, device: torch.device, dtype: torch.dtype) -> WanVAE:
         with torch.device("meta"):
@@ -150,10 +158,12 @@ class WeightsFolder:
 
     def _fill(
         self, part: str, module: Module, device: torch.device, dtype_of: Callable[[str], torch.dtype], *,
-        prefix: str = "", rename: Callable[[str], str] = str,
+        prefix: str = "", rename: Callable[[str], str] = str, change: Callable[[str, Tensor], Tensor] | None = None,
     ) -> Module:  # fmt: skip
         file, used = self._checked(part)
-        values = {rename(name.removeprefix(prefix)): value.to(device, dtype_of(name)) for name, value in file.values(used)}
+        read = file.values(used)
+        stored = read if change is None else ((name, change(name, value)) for name, value in read)
+        values = {rename(name.removeprefix(prefix)): value.to(device, dtype_of(name)) for name, value in stored}
         module.load_state_dict(values, assign=True)
         return module.to(device).eval().requires_grad_(False)
 

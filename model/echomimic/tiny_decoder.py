@@ -46,7 +46,7 @@ class _MemoryBlock(nn.Module):
     def stream(self, x_BCTHW: Tensor, history: History) -> Tensor:
         before = history.get(self)
         first = torch.zeros_like(x_BCTHW[:, :, :1]) if before is None else before
-        history[self] = x_BCTHW[:, :, -1:]
+        history[self] = x_BCTHW[:, :, -1:].clone()  # a view would keep the whole chunk
         past = torch.cat((first, x_BCTHW[:, :, :-1]), dim=2)
         out = self.conv(as_frames(torch.cat((x_BCTHW, past), dim=1)))
         return torch.relu(as_chunk(out, len(x_BCTHW)) + x_BCTHW)

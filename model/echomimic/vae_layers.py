@@ -41,7 +41,7 @@ class CausalConv3d(nn.Conv3d):
         if before is None:
             before = x_BCTHW.new_zeros(*x_BCTHW.shape[:2], self.look_back, *x_BCTHW.shape[3:])
         seen = torch.cat((before, x_BCTHW), dim=2)
-        history[self] = seen[:, :, -self.look_back :]
+        history[self] = seen[:, :, -self.look_back :].clone()  # a view would keep the whole chunk
         return self(seen)
 
 

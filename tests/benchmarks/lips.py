@@ -22,8 +22,9 @@ import numpy as np  # noqa: E402
 from model.geometry import FPS, MEDIA_RATE  # noqa: E402
 from model.pipeline import AvatarPipeline  # noqa: E402
 from model.portraits import builtin_portraits  # noqa: E402
-from streamer.render import load_portrait, talk_frames  # noqa: E402
+from streamer.render import load_portrait  # noqa: E402
 from streamer.speech_file import decode_speech  # noqa: E402
+from streamer.talk import talk_frames  # noqa: E402
 
 UPPER_LIP, LOWER_LIP, FOREHEAD, CHIN = 13, 14, 10, 152
 MAX_LAG = 10  # frames

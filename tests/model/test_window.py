@@ -20,6 +20,7 @@ TINY: DiTConfig = dataclasses.replace(
 )
 TINY_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8))
 SIZE = 64
+QUIET = torch.zeros(TINY.audio_tokens, TINY.audio_dim)
 
 
 @pytest.fixture
@@ -44,7 +45,8 @@ def picture(seed: int = 5) -> torch.Tensor:
 def opened(window: RollingWindow, vae: ReferenceVAE, still: torch.Tensor, text: torch.Tensor, seed: int) -> WindowState:
     with torch.inference_mode():
         reference = vae.reference(still[None])
-        return window.open(vae.encode_still(reference)[0], image_tokens(reference.coarse)[0], text, seed)
+        anchor = vae.encode_still(reference)[0]
+        return window.open(anchor, anchor, image_tokens(reference.coarse)[0], text, seed)
 
 
 def conditions(num_frames: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,7 +69,7 @@ def test_cached_window_equals_parallel_sequence(dit: DiT, vae: ReferenceVAE) -> 
     from model.training.sequences import Batch, SequencePass
 
     text = StyleEncoder(TINY.text_dim)
-    window = RollingWindow(dit, WindowConfig(context=2, new=1, sigmas=(1.0,), context_sigma=0.02))
+    window = RollingWindow(dit, WindowConfig(context=2, new=1, sigmas=(1.0,), context_sigma=0.02, guidance=1.0), QUIET)
     still = picture()
     audio, control = conditions(5)
     latents, _ = roll(window, opened(window, vae, still, text.encode("smiling")[0].detach(), 3), audio, control)
@@ -82,7 +84,7 @@ def test_cached_window_equals_parallel_sequence(dit: DiT, vae: ReferenceVAE) -> 
 
 def test_batched_sessions_do_not_mix(dit: DiT, vae: ReferenceVAE) -> None:
     """Two sessions stepped together give what each gives alone."""
-    window = RollingWindow(dit, WindowConfig(context=2, new=1, sigmas=(1.0, 0.7), context_sigma=0.02))
+    window = RollingWindow(dit, WindowConfig(context=2, new=1, sigmas=(1.0, 0.7), context_sigma=0.02, guidance=1.0), QUIET)
     text = torch.zeros(TEXT_TOKENS, TINY.text_dim)
     audio, control = conditions(2)
     states = [opened(window, vae, r, text, i) for i, r in enumerate((picture(1), picture(2)))]
@@ -93,7 +95,7 @@ def test_batched_sessions_do_not_mix(dit: DiT, vae: ReferenceVAE) -> None:
 
 def test_going_on_from_an_older_state_repeats_exactly(dit: DiT, vae: ReferenceVAE) -> None:
     """A rewind is bit-identical: states are immutable and noise depends on the index alone."""
-    window = RollingWindow(dit, WindowConfig(context=2, new=1, sigmas=(1.0, 0.7), context_sigma=0.02))
+    window = RollingWindow(dit, WindowConfig(context=2, new=1, sigmas=(1.0, 0.7), context_sigma=0.02, guidance=1.0), QUIET)
     audio, control = conditions(6)
     state = opened(window, vae, picture(), torch.zeros(TEXT_TOKENS, TINY.text_dim), 1)
     latents, states = roll(window, state, audio, control)
@@ -102,9 +104,22 @@ def test_going_on_from_an_older_state_repeats_exactly(dit: DiT, vae: ReferenceVA
 
 
 def test_state_does_not_grow(dit: DiT, vae: ReferenceVAE) -> None:
-    window = RollingWindow(dit, WindowConfig(context=2, new=1, sigmas=(1.0,), context_sigma=0.02))
+    window = RollingWindow(dit, WindowConfig(context=2, new=1, sigmas=(1.0,), context_sigma=0.02, guidance=1.0), QUIET)
     audio, control = conditions(12)
     state = opened(window, vae, picture(), torch.zeros(TEXT_TOKENS, TINY.text_dim), 1)
     _, states = roll(window, state, audio, control)
     assert {s.keys.shape for s in states} == {states[0].keys.shape}
     assert torch.equal(states[-1].keys[0], states[0].keys[0])
+
+
+def test_guidance_leads_away_from_silence(dit: DiT, vae: ReferenceVAE) -> None:
+    """With guidance g a frame is what it is in silence plus g times what the sound changes; of silence nothing changes."""
+    audio, control = conditions(1)
+    shown = {}
+    for guidance in (1.0, 1.5):
+        window = RollingWindow(dit, WindowConfig(context=2, new=1, sigmas=(1.0,), context_sigma=0.02, guidance=guidance), QUIET)
+        state = opened(window, vae, picture(), torch.zeros(TEXT_TOKENS, TINY.text_dim), 1)
+        shown[guidance] = [window.advance([state], sound, control)[0] for sound in (QUIET[None], audio)]
+    quiet, spoken = shown[1.0]
+    torch.testing.assert_close(shown[1.5][0], quiet, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(shown[1.5][1], quiet + 1.5 * (spoken - quiet), rtol=1e-4, atol=1e-4)
