@@ -50,7 +50,7 @@ def _case(scale: Scale, frames: tuple[int, ...], q_frames: int, name: str) -> Ca
     def unsplit(*tensors: Tensor) -> Tensor:
         from kernels.window_attention.triton_impl import launch
 
-        return launch(*tensors, tuple(sessions), scale.heads, None, num_workers=1)
+        return launch(*tensors, tuple(sessions), scale.heads, None, None, None, None, num_workers=1)
 
     def exact(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         outs = []

@@ -15,8 +15,8 @@ DIM = HEADS * HEAD_DIM
 def small_tiles(monkeypatch: pytest.MonkeyPatch, interpreted: None) -> None:
     from kernels.cross_attention import triton_impl
 
-    for name, value in {"TILE": 16, "KEYS": {HEAD_DIM: 16}, "AUDIO_KEYS": 16}.items():
-        monkeypatch.setattr(triton_impl, name, value)
+    monkeypatch.setattr(triton_impl, "HEAD_DIMS", (HEAD_DIM,))
+    monkeypatch.setattr(triton_impl, "PARAMETERS", {f"head {HEAD_DIM}": {"TILE": 16, "KEYS": 16, "AUDIO_KEYS": 16}})
 
 
 def make(normal, dtype=torch.float32, *, batch=2, frame_tokens=21, text=(1, 19), image=(2, 17), audio=5, weighted=True):
