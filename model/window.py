@@ -17,8 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from model.attention import ContextFn, StaticKeys
 from model.config import WindowConfig
-from model.dit import ContextFn, DiT, StaticKeys
+from model.dit import DiT
 from model.sampler import sample_renoise
 
 

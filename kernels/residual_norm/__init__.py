@@ -14,6 +14,7 @@ Floor: x, y read once, x', h written once: 4 * B*N*D elements, 38 MB for 3072 to
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -57,18 +58,19 @@ def reference(
     """The formula in torch; float32 inside (float64 for float64). Returns empty tensors for what was not asked for."""
     wide = x if x.dtype == torch.float64 else x.float()
     if y is not None:
-        wide = wide + (y.to(wide) if gate is None else y.to(wide) * _per_token(gate, x).to(wide))
+        wide = wide + (y.to(wide) if gate is None else _per_frame(torch.mul, y.to(wide), gate))
     h = F.layer_norm(wide, (x.shape[-1],), None if weight is None else weight.to(wide), None if bias is None else bias.to(wide), eps)
     if scale is not None and shift is not None:
-        h = h * (1 + _per_token(scale, x).to(wide)) + _per_token(shift, x).to(wide)
+        h = _per_frame(torch.add, _per_frame(torch.mul, h, 1 + scale.to(wide)), shift)
     out = x.new_empty(0) if y is None else wide.to(x.dtype)
     if not fp8:
         return out, h.to(x.dtype), x.new_empty(0, dtype=torch.float32)
     return out, *quantize(h)
 
 
-def _per_token(m_BTD: Tensor, x_BND: Tensor) -> Tensor:
-    return m_BTD.repeat_interleave(x_BND.shape[1] // m_BTD.shape[1], dim=1)
+def _per_frame(function: Callable[[Tensor, Tensor], Tensor], x_BND: Tensor, m_BTD: Tensor) -> Tensor:
+    """function(x, m), m's row of a latent frame for each of its tokens."""
+    return function(x_BND.unflatten(1, (m_BTD.shape[1], -1)), m_BTD[:, :, None].to(x_BND)).flatten(1, 2)
 
 
 def _check(

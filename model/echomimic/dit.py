@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.dit import Block, BranchGains, Head, own_frames_only, timestep_embedding, unpatch
+from model.attention import BranchGains, own_frames_only
+from model.dit import Block, Head, timestep_embedding, unpatch
 from model.echomimic.audio_tokens import FlashAudio, PreviewAudio, flash_selection, preview_windows
 from model.echomimic.config import EchoMimicConfig
 from model.rope import rope_table
@@ -63,7 +64,7 @@ class EchoMimicDiT(nn.Module):
         """Flow [B, C, T, h, w]. `text` holds valid tokens only; the mask [B, rows * columns] weighs what a place hears (preview)."""
         patches = self.patch_embedding(torch.cat((x_BCThw, y_BCThw), dim=1))
         frames, rows, columns = patches.shape[2:]
-        x_BND = patches.flatten(2).transpose(1, 2)
+        x_BND = patches.flatten(2).transpose(1, 2).contiguous()
         e_BD, e_B6D = self._time(t_B, x_BND.dtype)
         words, image, sound = self._text(text), self.img_emb(image_BLC), self._audio(audio, frames)
         weighed = self._gains(gains, None if face_mask_BN is None else face_mask_BN.to(x_BND.dtype), audio_scale, frames)

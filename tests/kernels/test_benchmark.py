@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 def run(*arguments: str | Path, program: str = "triton_kernels.py") -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, FOLDER / program, *arguments]
-    return subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the dry run is for machines without a GPU")

@@ -23,11 +23,14 @@ from kernels.yuv import rgb_to_i420
 ROOT = Path(__file__).parents[2]
 
 
-def test_chooses_the_operator_on_a_cpu() -> None:
+def test_a_cpu_takes_the_reference_and_its_compiler_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose("auto", (torch.ones(1), None)) == "reference"
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert choose("auto", (torch.ones(1), None)) == "operator"
 
 
-def test_gradients_and_unknown_devices_take_the_reference() -> None:
+def test_gradients_and_unknown_devices_take_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     needs_gradient = torch.ones(1, requires_grad=True)
     assert choose("auto", (torch.ones(1), needs_gradient)) == "reference"
     with torch.no_grad():

@@ -7,7 +7,7 @@ import torch
 
 from kernels.fp8 import FP8
 from kernels.qkv_rope import _operator, qkv_norm_rope_append
-from model.dit import RMSNorm
+from model.attention import RMSNorm
 from model.rope import apply_rope, rope_table
 
 CAPACITY = 12
