@@ -30,7 +30,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kernels.dispatch import Implementation, check_contiguous, check_devices, check_dtype, check_shape, choose
 from kernels.fp8 import FP8
-from kernels.window_attention.plan import Session
+from kernels.window_attention.plan import Session as Session
 
 _LIBRARY = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
