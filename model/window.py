@@ -17,8 +17,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from model.attention import ContextFn, StaticKeys
 from model.config import WindowConfig
-from model.dit import ContextFn, StaticKeys
 from model.sampler import sample_renoise
 
 

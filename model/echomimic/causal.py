@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from model.attention import BranchGains, ContextFn, StaticKeys
 from model.config import WindowConfig
-from model.dit import BranchGains, ContextFn, StaticKeys, static_keys
+from model.dit import static_keys
 from model.echomimic.audio_tokens import NEIGHBOURS, PREVIEW_TOKENS
 from model.echomimic.denoise import Conditions
 from model.echomimic.dit import EchoMimicDiT

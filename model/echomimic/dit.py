@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.dit import Block, BranchGains, ContextFn, Head, StaticKeys, own_frames_only, timestep_embedding, unpatch
+from model.attention import BranchGains, ContextFn, StaticKeys, own_frames_only
+from model.dit import Block, Head, timestep_embedding, unpatch
 from model.echomimic.audio_tokens import FlashAudio, PreviewAudio, flash_selection, preview_windows
 from model.echomimic.config import EchoMimicConfig
 from model.rope import rope_table
@@ -80,7 +81,7 @@ class EchoMimicDiT(nn.Module):
         """The same from embedded conditions: `static` gives a layer's keys of text and image. `context` adds earlier frames, see `DiT`."""
         patches = self.patch_embedding(torch.cat((x_BCThw, y_BCThw), dim=1))
         frames, rows, columns = patches.shape[2:]
-        x_BND = patches.flatten(2).transpose(1, 2)
+        x_BND = patches.flatten(2).transpose(1, 2).contiguous()
         e_BD, e_B6D = self._time(t_B, x_BND.dtype)
         table = self._rope(context_frames + frames, rows, columns, riflex, x_BND.device)
         ropes = (table[context_frames * rows * columns :], table)

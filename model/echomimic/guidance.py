@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from model.dit import BranchGains
+from model.attention import BranchGains
 
 # Phase-aware allocation as the paper's architecture figure shows it, read off: gain 0.5 at timestep 0, linear up to 1 at these.
 PHDA_FLOOR = 0.5

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.attention import BranchGains
 from model.config import WindowConfig
-from model.dit import Block, BranchGains, unpatch
+from model.dit import Block, unpatch
 from model.echomimic.causal import HEARD_LATENTS, CausalDiT, CausalWindow
 from model.echomimic.config import EchoMimicConfig, Variant
 from model.echomimic.denoise import Conditions
