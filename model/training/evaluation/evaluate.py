@@ -31,6 +31,7 @@ from model.training.evaluation.videos import LEAD, autoencoder_video, held_out_c
 from model.vae import ReferenceVAE
 
 NUM_MOMENTS = 8
+Picked = tuple[Clip, list[int], dict[str, np.ndarray]]  # a clip, the moments to show, and those frames of its videos
 
 
 def main() -> None:
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.0, help="length of the long run, for drift; 0 = none (default 1)")
     parser.add_argument("--json", type=Path, help="all figures, for `livemimic train bundle --evaluation`")
     parser.add_argument("--pictures", type=Path, help="folder for contact sheets and lip curves, PNG")
+    parser.add_argument("--sheets", type=int, default=1, help="how many clips all built-in presenters say for them (default 1)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -65,7 +67,7 @@ def evaluate(args: argparse.Namespace) -> None:
     clips = held_out_clips(args.eval, args.clips, AvatarPipeline.geometry.chunk_frames)
     pipeline = AvatarPipeline(parts, PRESENTER_WINDOW, device, working_dtype(device))
     judged = []
-    picked: list[tuple[Clip, list[int], dict[str, np.ndarray]]] = []
+    picked: list[Picked] = []
     for clip in tqdm(clips, desc="held-out clips", unit="clip"):
         videos = _videos(pipeline, parts.vae, clip, args.seed)
         judged.append(held_out.judge(clip, videos))
@@ -90,18 +92,16 @@ def evaluate(args: argparse.Namespace) -> None:
         args.json.write_text(json.dumps(finite({"figures": figures, "verdicts": verdicts(figures)} | report), indent=1) + "\n")
     if args.pictures:
         args.pictures.mkdir(parents=True, exist_ok=True)
-        _draw(args.pictures, pipeline, picked, judged, args.seed)
+        _draw(args.pictures, picked, judged)
+        _draw_presenters(args.pictures, pipeline, picked[: args.sheets], args.seed)
 
 
 def _videos(pipeline: AvatarPipeline, vae: ReferenceVAE, clip: Clip, seed: int) -> dict[str, np.ndarray]:
     return {TRUTH: clip.frames, AUTOENCODER: autoencoder_video(vae, clip), NETWORK: network_video(pipeline, clip, seed)}
 
 
-def _draw(
-    folder: Path, pipeline: AvatarPipeline, picked: list[tuple[Clip, list[int], dict[str, np.ndarray]]],
-    judged: list[held_out.Judged], seed: int,
-) -> None:  # fmt: skip
-    """One sheet and one of enlarged mouths of the held-out people, one sheet a clip of the presenters, and the curves."""
+def _draw(folder: Path, picked: list[Picked], judged: list[held_out.Judged]) -> None:
+    """One sheet of the held-out people, one of their mouths enlarged, and the curves."""
     rows = [(f"{clip.person_seed}\n{name}", frames) for clip, _, videos in picked for name, frames in videos.items()]
     columns = [f"moment {number + 1}" for number in range(NUM_MOMENTS)]
     plots.sheet(rows, columns).save(folder / "held_out.png")
@@ -112,13 +112,16 @@ def _draw(
         curves = {name: curve / (np.percentile(curve, 95) if name == JAW else scale) for name, curve in held_out.openings(clip).items()}
         panels.append((f"{clip.seed}", curves, clip.closures))
     plots.lip_curves(panels).save(folder / "lips.png")
+
+
+def _draw_presenters(folder: Path, pipeline: AvatarPipeline, picked: list[Picked], seed: int) -> None:
+    """One sheet a clip: every built-in presenter in it."""
     presenters = without_truth.portraits()
     for clip, chosen, _ in tqdm(picked, desc="presenters", unit="clip"):
         kept = _at(on_clip(pipeline, list(presenters.values()), clip, seed), chosen)
-        titles = [f"{frame / FPS:.2f} s" for frame in chosen]
-        plots.sheet([(name, to_rgb(frames)) for name, frames in zip(presenters, kept, strict=True)], titles).save(
-            folder / f"presenters_{clip.person_seed}.png"
-        )
+        rows = [(name, to_rgb(frames)) for name, frames in zip(presenters, kept, strict=True)]
+        sheet = plots.sheet(rows, [f"{frame / FPS:.2f} s" for frame in chosen])
+        sheet.save(folder / f"presenters_{clip.person_seed}.png")
 
 
 def _at(chunks: Iterator[np.ndarray], chosen: list[int]) -> np.ndarray:

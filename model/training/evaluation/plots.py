@@ -16,7 +16,7 @@ from model.training.visemes import aperture
 
 _FONT_SIZE, _LABEL_WIDTH, _TITLE_HEIGHT = 16, 110, 26
 _MOUTH_SCALE = 3
-_PANEL_HEIGHT, _SECOND = 150, 160  # pixels
+_PANEL_HEIGHT, _SECOND, _LEGEND_WIDTH = 150, 160, 520  # pixels
 _COLOURS = ((20, 20, 20), (150, 150, 150), (215, 30, 40), (60, 120, 220))
 
 
@@ -54,14 +54,15 @@ def mouths(frames: np.ndarray) -> np.ndarray:
 def lip_curves(panels: Sequence[tuple[str, dict[str, np.ndarray], list[tuple[int, int]]]]) -> Image.Image:
     """One panel a clip: (title, curves [F] by name, about 0..1, stretches of bilabials, drawn as grey bars)."""
     seconds = max(len(curve) for _, curves, _ in panels for curve in curves.values()) / FPS
-    page = Image.new("RGB", (round(seconds * _SECOND) + 20, (_PANEL_HEIGHT + _TITLE_HEIGHT) * len(panels)), "white")
+    page = Image.new("RGB", (max(round(seconds * _SECOND) + 20, _LEGEND_WIDTH), (_PANEL_HEIGHT + _TITLE_HEIGHT) * len(panels)), "white")
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(_FONT_SIZE)
     spacing = _SECOND / FPS
     for row, (title, curves, closures) in enumerate(panels):
         top = row * (_PANEL_HEIGHT + _TITLE_HEIGHT)
         base = top + _TITLE_HEIGHT + _PANEL_HEIGHT - 12
         for first, stop in closures:
-            draw.rectangle((10 + first * spacing, top + _TITLE_HEIGHT, 10 + stop * spacing, base), (232, 232, 232))
+            left, right = (10 + (frame - 0.5) * spacing for frame in (first, stop))
+            draw.rectangle((left, top + _TITLE_HEIGHT, right, base), (232, 232, 232))
         draw.text((10, top + 3), title, "black", font)
         x = 20 + draw.textlength(title, font)
         for (name, curve), colour in zip(curves.items(), _COLOURS, strict=False):
