@@ -84,7 +84,8 @@ def follows_sound(opening: np.ndarray, loud: np.ndarray) -> dict[str, float]:
 
 
 def articulation(opening: np.ndarray, phones: list[tuple[str, float, float]]) -> dict[str, float]:
-    """Share of bilabials whose lips close and of open vowels whose lips open, within a frame of the phone (name, start in s, end in s)."""
+    """Share of bilabials whose lips close and of open vowels whose lips open, within a frame of the phone (name, start in s, end in s);
+    a share of none is left out."""
     whole = filled(opening)
     scale = np.percentile(whole, 95)
 
@@ -94,4 +95,5 @@ def articulation(opening: np.ndarray, phones: list[tuple[str, float, float]]) ->
 
     closed = [part.min() < CLOSED for part in around(BILABIALS)]
     opened = [part.max() > OPEN for part in around(OPEN_VOWELS)]
-    return {"bilabials_closed": float(np.mean(closed)), "vowels_open": float(np.mean(opened))}
+    shares = {"bilabials_closed": closed, "vowels_open": opened}
+    return {name: float(np.mean(found)) for name, found in shares.items() if found}

@@ -28,7 +28,7 @@ def moments(clip: Clip, count: int) -> list[int]:
     for frame in np.argsort(-opening):
         if len(picked) < count and all(abs(frame - other) > 5 for other in picked):
             picked.append(int(frame))
-    return sorted(picked)
+    return sorted(set(picked))
 
 
 def sheet(rows: Sequence[tuple[str, np.ndarray]], columns: Sequence[str]) -> Image.Image:
