@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -34,9 +35,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A clip: loudness [F], bilabials told, and its videos by source."""
+    """A clip: the true mean face [P, 3], loudness [F], bilabials told, and its videos by source."""
 
     seed: int
+    face: np.ndarray
     loud: np.ndarray
     closures: list[tuple[int, int]]
     seen: dict[str, Seen]
@@ -55,7 +57,7 @@ def judge(clip: Clip, videos: dict[str, np.ndarray]) -> Judged:
             errors=squared_errors(videos[name], videos[TRUTH]),
         )  # fmt: skip
     loud = lips.loudness(clip.samples[LEAD:], MODEL_RATE, len(clip.frames))
-    return Judged(clip.person_seed, loud, lips.told_closures(clip.mouth), seen)
+    return Judged(clip.person_seed, face, loud, lips.told_closures(clip.mouth), seen)
 
 
 def openings(judged: Judged) -> dict[str, np.ndarray]:
@@ -95,6 +97,8 @@ def figures(clips: Sequence[Judged], chunk_frames: int) -> tuple[Figures, dict[s
             "identity_over_autoencoder": _identity(clips, name) / _identity(clips, AUTOENCODER),
             "seam": seams[name].value,
         } | {box: decibels(_mean([clip.seen[name].errors[box] for clip in clips])) for box in pictures.BOXES}  # fmt: skip
+    apart = [shape_distance(one.face[None], other.face)[0] for one, other in combinations(clips, 2)]
+    result[TRUTH]["identity_apart"] = _mean(apart)  # of two people: what an identity error is to be seen against
     return result, seams
 
 

@@ -195,7 +195,8 @@ def judged(seed: int) -> held_out.Judged:
         1.0 + np.random.default_rng(seed).random(199), {"psnr_db": 1.0, "psnr_mouth_db": 4.0, "psnr_eyes_db": 4.0},
     )  # fmt: skip
     closures = [(int(frame), int(frame) + 1) for frame in np.flatnonzero(opening == 0)[:5]]
-    return held_out.Judged(seed, babble(200, seed + 100), closures, {name: seen for name in held_out.SOURCES})
+    shape = tracker.mean_shape(face(seed)[None])
+    return held_out.Judged(seed, shape, babble(200, seed + 100), closures, {name: seen for name in held_out.SOURCES})
 
 
 class TestFigures:
@@ -207,6 +208,7 @@ class TestFigures:
         assert network["psnr_mouth_db"] == pytest.approx(10 * np.log10(255**2 / 4))
         assert figures[report.JAW]["correlation"] < 0.5
         assert seams[report.NETWORK] == seams[report.TRUTH]
+        assert figures[report.TRUTH]["identity_apart"] > 0.5  # two clouds of random points
 
     def test_a_network_that_lost_every_other_blink_and_half_the_motion_is_caught(self) -> None:
         clip = judged(1)
