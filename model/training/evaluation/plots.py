@@ -11,11 +11,11 @@ from model.controls import CONTROL_NAMES
 from model.geometry import FPS
 from model.training.clips import Clip
 from model.training.evaluation.lips import told_closures
-from model.training.train_vae import MOUTH_BOX
 from model.training.visemes import aperture
 
 _FONT_SIZE, _LABEL_WIDTH, _TITLE_HEIGHT = 16, 110, 26
 _MOUTH_SCALE = 3
+_AROUND_MOUTH = (slice(116, 206), slice(80, 176))  # more than the mouth's box: heads move
 _PANEL_HEIGHT, _SECOND, _LEGEND_WIDTH = 150, 160, 520  # pixels
 _COLOURS = ((20, 20, 20), (150, 150, 150), (215, 30, 40), (60, 120, 220))
 
@@ -48,7 +48,7 @@ def sheet(rows: Sequence[tuple[str, np.ndarray]], columns: Sequence[str]) -> Ima
 
 def mouths(frames: np.ndarray) -> np.ndarray:
     """The mouth of each frame, enlarged without smoothing: what is jagged or smeared should look so."""
-    return frames[:, *MOUTH_BOX].repeat(_MOUTH_SCALE, axis=1).repeat(_MOUTH_SCALE, axis=2)
+    return frames[:, *_AROUND_MOUTH].repeat(_MOUTH_SCALE, axis=1).repeat(_MOUTH_SCALE, axis=2)
 
 
 def lip_curves(panels: Sequence[tuple[str, dict[str, np.ndarray], list[tuple[int, int]]]]) -> Image.Image:

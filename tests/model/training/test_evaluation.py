@@ -269,7 +269,7 @@ class TestClips:
         shown = clip(900_001).frames[:3]
         page = np.asarray(plots.sheet([("a", shown), ("b", 255 - shown)], ["1", "2", "3"]))
         assert np.array_equal(page[-256:, -256:], 255 - shown[2]) and np.array_equal(page[-512:-256, -256:], shown[2])
-        assert plots.mouths(shown).shape == (3, 180, 204, 3)
+        assert plots.mouths(shown).shape == (3, 270, 288, 3)
         flat, wavy = (
             np.asarray(plots.lip_curves([("x", {"truth": curve}, [(3, 5)])])) for curve in (np.zeros(50), np.arange(50) % 5 / 4)
         )
