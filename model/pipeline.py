@@ -75,7 +75,6 @@ class AvatarPipeline:
         window = self._window.open(anchor, anchor, image_tokens(reference.coarse)[0], self._text.encode(prompt)[0], seed)
         return AvatarState(self._decoder.canvas(reference), window, ControllerState(seed), np.zeros(self._past_samples, dtype=np.int16))
 
-    @torch.inference_mode()
     def step(
         self, states: Sequence[AvatarState], audio: Sequence[np.ndarray], activity: Sequence[str]
     ) -> tuple[list[np.ndarray], list[AvatarState]]:
@@ -84,18 +83,26 @@ class AvatarPipeline:
         audio: int16 [geometry.step_samples_16k], the chunk's own sound and the look-ahead; activity: idle, listening, speaking.
         Returns frames, uint8 I420 [chunk_frames, H*3//2, W], and the state after the chunk, one a session.
         """
+        motions = [next_controls(s.controller, self.geometry.chunk_frames, a) for s, a in zip(states, activity, strict=True)]
+        frames, after = self.animate(states, audio, [controls for controls, _ in motions])
+        return frames, [replace(s, controller=controller) for s, (_, controller) in zip(after, motions, strict=True)]
+
+    @torch.inference_mode()
+    def animate(
+        self, states: Sequence[AvatarState], audio: Sequence[np.ndarray], motions: Sequence[np.ndarray]
+    ) -> tuple[list[np.ndarray], list[AvatarState]]:
+        """One chunk for each session with the head's motion given, float32 [chunk_frames, NUM_CONTROLS]; otherwise as `step`."""
         for samples in audio:
             if samples.shape != (self.geometry.step_samples_16k,) or samples.dtype != np.int16:
                 raise ValueError(f"audio must be int16 [{self.geometry.step_samples_16k}], got {samples.dtype} {samples.shape}")
         heard = np.stack([np.concatenate((s.past_audio, a)) for s, a in zip(states, audio, strict=True)])
         tokens = self._audio(torch.from_numpy(heard.astype(np.float32) / 32768.0).to(self._device))
-        motions = [next_controls(s.controller, self.geometry.chunk_frames, a) for s, a in zip(states, activity, strict=True)]
-        controls = torch.from_numpy(np.stack([m.reshape(-1) for m, _ in motions]))
+        controls = torch.from_numpy(np.stack([m.reshape(-1) for m in motions]))
         latents, windows = self._window.advance([s.window for s in states], tokens, controls)
         frames = self._decoder(self._vae.unstack(latents.float()), I420Canvas.cat([s.canvas for s in states]))
         end = self._past_samples + self.geometry.chunk_samples_16k
         after = [
-            replace(s, window=window, controller=controller, past_audio=past[end - self._past_samples : end])
-            for s, window, (_, controller), past in zip(states, windows, motions, heard, strict=True)
+            replace(s, window=window, past_audio=past[end - self._past_samples : end])
+            for s, window, past in zip(states, windows, heard, strict=True)
         ]
         return list(frames.unflatten(0, (len(states), -1)).cpu().numpy()), after

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.checkpoints import PRESENTER_FILE, load_presenter
+from model.controls import next_controls
 from model.errors import CheckpointError, ConfigError
 from model.geometry import Geometry
 from model.pipeline import AvatarPipeline
@@ -87,6 +88,17 @@ def test_sessions_in_a_batch_are_the_sessions_alone(pipeline: AvatarPipeline, po
     for a, b in zip(together, alone, strict=True):
         assert np.abs(a.astype(int) - b.astype(int)).max() <= 12
         assert np.abs(a.astype(int) - b.astype(int)).mean() < 0.5
+
+
+def test_the_motion_of_the_controller_given_from_outside_gives_the_same_frames(pipeline: AvatarPipeline, portrait: np.ndarray) -> None:
+    state = pipeline.open(portrait, seed=7)
+    sound = vowel(1.0)[: GEOMETRY.step_samples_16k]
+    (drawn,), (after,) = pipeline.step([state], [sound], ["speaking"])
+    told, controller = next_controls(state.controller, GEOMETRY.chunk_frames, "speaking")
+    (given,), _ = pipeline.animate([state], [sound], [told])
+    (still,), _ = pipeline.animate([state], [sound], [np.zeros_like(told)])
+    assert after.controller == controller
+    assert np.array_equal(given, drawn) and not np.array_equal(still, drawn)
 
 
 @pytest.mark.parametrize("samples", [np.zeros(3839, dtype=np.int16), np.zeros(3840, dtype=np.float32)])
