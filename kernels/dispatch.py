@@ -1,7 +1,8 @@
 """Which implementation of an operation runs: a few rules, no registry.
 
 Every operation has a torch reference and a Triton implementation, and is registered as a custom operator whose CUDA kernel is the
-one and whose CPU kernel is the other. `auto` means that operator; the other two names call an implementation directly.
+one and whose CPU kernel is the other. `auto` means that operator, or on a CPU, unless torch compiles, what it would call anyway; the
+other two names call an implementation directly.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def choose(implementation: Implementation, tensors: Sequence[Tensor | None]) -> 
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
         return "reference"
     device = given[0].device.type
-    if device == "cpu" or (device == "cuda" and HAS_TRITON):
+    if device == "cpu":
+        return "operator" if torch.compiler.is_compiling() else "reference"
+    if device == "cuda" and HAS_TRITON:
         return "operator"
     if device == "cuda" and not torch.compiler.is_compiling():
         _say_that_triton_is_missing()

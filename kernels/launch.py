@@ -1,5 +1,8 @@
 """What all Triton implementations share: where they may run, and what ships compiled. Imports triton, so it is imported late.
 
+Every `triton_impl` module has DEFAULTS, launch parameters by case, PARAMETERS, those of the device at hand (see kernels.tuning), and
+`variants(case, parameters)`, the compilations that ship with them.
+
 In the interpreter (TRITON_INTERPRET=1 before triton's first import) kernels run on CPU tensors, for tests. Its bfloat16 is wrong
 without an error, so that is refused rather than compared.
 """
@@ -24,9 +27,7 @@ class Variant:
     name: str
     kernel: Any
     types: dict[str, str]
-    constants: dict[str, Any]
-    num_warps: int
-    num_stages: int
+    constants: dict[str, Any]  # num_warps and num_stages among them, where they are not Triton's own defaults
     tensor_cores: bool = False
 
 

@@ -1,4 +1,4 @@
 """The avatar model: configs, networks, masks and tasks, samplers, the rolling window and the checkpoints.
 
-Knows tensors, not sockets. `model.pipeline.AvatarPipeline` is the one class other packages use.
+Knows tensors, not sockets. `model.presets` says what other packages use: one interface, whichever model runs.
 """

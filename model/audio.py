@@ -25,7 +25,9 @@ _AVERAGE_FRAMES = 100  # loudness is averaged over the past second
 _LEVEL_FRAMES = 300  # stress is measured against the loudest of the past three seconds
 _STRESS_FRAMES = 7  # a moment is 70 ms
 _FUTURE_STEPS = 3
-_FLOOR = 2e-7  # mean mel power of about -60 dBFS noise
+# What is fainter than this is background: without it a breath at -63 dBFS after silence, the loudest for seconds, opened the mouth wide.
+_FLOOR = 1e-6  # mean mel power of about -53 dBFS noise
+_FAINT = 3e-5  # power of -45 dBFS
 _SILENT = 1e-6  # power of -60 dBFS
 
 
@@ -124,5 +126,5 @@ class AudioEncoder(nn.Module):
         """Log of a moment's power over that of the loudest moment of the past three seconds, 0 at most; [B, 1, F]."""
         energy = F.avg_pool1d(samples_BS.square()[:, None], HOP)
         moment = F.avg_pool1d(energy, _STRESS_FRAMES, stride=1) + _SILENT
-        level = F.max_pool1d(moment, moment.shape[-1] - frames + 1, stride=1)
+        level = F.max_pool1d(moment, moment.shape[-1] - frames + 1, stride=1).clamp(min=_FAINT)
         return torch.log(moment[..., -frames:] / level).clamp(min=-6.0) * 0.4

@@ -100,7 +100,7 @@ PRESENTER_DIT = DiTConfig(
     freq_dim=128, text_dim=64, image_dim=PRESENTER_VAE.widths[2], image_tokens=16, audio_dim=192, audio_tokens=12, control_dim=4 * 10,
     mean_codes=64, grid=16,
 )  # fmt: skip
-PRESENTER_WINDOW = WindowConfig(context=2, new=1, sigmas=(1.0,), context_sigma=0.02, guidance=1.5)
+PRESENTER_WINDOW = WindowConfig(context=2, new=1, sigmas=(1.0,), context_sigma=0.02, guidance=1.0)
 
 
 def to_metadata(*configs: Any) -> dict[str, dict[str, Any]]:

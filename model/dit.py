@@ -10,130 +10,30 @@ checkpoints. Legend: B batch, T latent frames, N tokens, P tokens of the context
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple, cast
+from collections.abc import Iterable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.gelu_linear import gelu_linear
+from kernels.residual_norm import residual_gate_norm_modulate
+from model.attention import BranchGains, ContextFn, CoupledCrossAttention, SelfAttention, StaticKeys, own_frames_only
 from model.audio import NUM_MOUTH
 from model.config import DiTConfig, TrunkConfig
-from model.rope import apply_rope, rope_table
-
-# Given a layer's index and the keys (normalised, not yet rotated) and values [B, N, D] of the frames being computed, returns
-# those they attend to: whole latent frames [B, P+N, D], oldest first, the computed ones last. Identity = bidirectional window.
-ContextFn = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
+from model.rope import rope_table
 
 
-# torch's fused CPU kernel is made for long sequences: for a few hundred keys its backward pass takes twice as long as two products.
-MAX_WRITTEN_OUT_KEYS = 1024
+class FeedForward(nn.Sequential):
+    """A Sequential for its parameters' names; GELU is part of the first product where the device can."""
 
+    def __init__(self, dim: int, ffn_dim: int) -> None:
+        super().__init__(nn.Linear(dim, ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(ffn_dim, dim))
 
-class BranchGains(NamedTuple):
-    """What each branch of the cross attention is multiplied by before the sum: numbers, or tensors that fit [B, N, D]."""
-
-    text: Tensor | float
-    image: Tensor | float
-    audio: Tensor | float
-
-
-class StaticKeys(NamedTuple):
-    """Keys (normalised) and values of text [..., L, D] and image [..., M, D]: the same in every step of a prompt and portrait."""
-
-    text_k: Tensor
-    text_v: Tensor
-    image_k: Tensor
-    image_v: Tensor
-
-
-def own_frames_only(layer: int, k_BND: Tensor, v_BND: Tensor) -> tuple[Tensor, Tensor]:
-    """The context of a window that is computed whole: nothing beyond itself."""
-    return k_BND, v_BND
-
-
-class RMSNorm(nn.Module):
-    """RMS normalisation over the full width, in float32, then the learned weight."""
-
-    def __init__(self, dim: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), (x.shape[-1],), eps=self.eps).to(x.dtype) * self.weight.to(x.dtype)
-
-
-def _layer_norm(x: Tensor, eps: float) -> Tensor:
-    return F.layer_norm(x.float(), (x.shape[-1],), eps=eps).to(x.dtype)
-
-
-def attend(q_BND: Tensor, k_BMD: Tensor, v_BMD: Tensor, num_heads: int) -> Tensor:
-    q, k, v = (t.unflatten(-1, (num_heads, -1)).transpose(1, 2) for t in (q_BND, k_BMD, v_BMD))
-    if q.device.type == "cpu" and k.shape[2] <= MAX_WRITTEN_OUT_KEYS:
-        weights = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(dim=-1)
-        return (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2)
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-
-
-def _per_token(m_BTKD: Tensor, num_tokens: int) -> Tensor:
-    """A frame's modulation for each of its tokens; one for the whole sequence is left to broadcast."""
-    frames = m_BTKD.shape[1]
-    return m_BTKD if frames == 1 else m_BTKD.repeat_interleave(num_tokens // frames, dim=1)
-
-
-class SelfAttention(nn.Module):
-    def __init__(self, dim: int, num_heads: int, eps: float) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
-        self.norm_q, self.norm_k = RMSNorm(dim, eps), RMSNorm(dim, eps)
-
-    def forward(self, x_BND: Tensor, layer: int, context: ContextFn, ropes: tuple[Tensor, Tensor]) -> Tensor:
-        q_rope, k_rope = ropes
-        k, v = context(layer, self.norm_k(self.k(x_BND)), self.v(x_BND))
-        q = apply_rope(self.norm_q(self.q(x_BND)).unflatten(-1, (self.num_heads, -1)), q_rope).flatten(2)
-        k = apply_rope(k.unflatten(-1, (self.num_heads, -1)), k_rope).flatten(2)
-        return self.o(attend(q, k, v, self.num_heads))
-
-
-class CoupledCrossAttention(nn.Module):
-    """Shared query; text and image seen by all tokens, audio only by the tokens of its own latent frame; outputs summed.
-
-    With `audio_bias` the audio projections have biases, and a query of their own that the published files hold and nothing reads.
-    """
-
-    def __init__(self, dim: int, num_heads: int, eps: float, audio_bias: bool) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.q, self.o = nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.norm_q = RMSNorm(dim, eps)
-        self.k, self.v, self.norm_k = nn.Linear(dim, dim), nn.Linear(dim, dim), RMSNorm(dim, eps)
-        self.k_img, self.v_img, self.norm_k_img = nn.Linear(dim, dim), nn.Linear(dim, dim), RMSNorm(dim, eps)
-        self.k_audio, self.v_audio = nn.Linear(dim, dim, bias=audio_bias), nn.Linear(dim, dim, bias=audio_bias)
-        self.norm_k_audio = RMSNorm(dim, eps)
-        if audio_bias:
-            self.q_audio = nn.Linear(dim, dim)
-
-    def static_keys(self, text_BLD: Tensor, image_BLD: Tensor) -> StaticKeys:
-        return StaticKeys(
-            self.norm_k(self.k(text_BLD)), self.v(text_BLD), self.norm_k_img(self.k_img(image_BLD)), self.v_img(image_BLD)
-        )
-
-    def forward(self, x_BND: Tensor, static: StaticKeys, audio_BTLD: Tensor, gains: BranchGains | None = None) -> Tensor:
-        """`static` may be given once for several consecutive rows of the batch."""
-        q = self.norm_q(self.q(x_BND))
-        batch, frames = audio_BTLD.shape[:2]
-        # Rows that share their keys are queries of one attention: nothing is repeated.
-        shared = q.reshape(len(static.text_k), -1, q.shape[-1])
-        text = attend(shared, static.text_k, static.text_v, self.num_heads).view_as(q)
-        image = attend(shared, static.image_k, static.image_v, self.num_heads).view_as(q)
-        audio = audio_BTLD.flatten(0, 1)
-        per_frame = attend(
-            q.reshape(batch * frames, -1, q.shape[-1]), self.norm_k_audio(self.k_audio(audio)), self.v_audio(audio), self.num_heads
-        )
-        sound = per_frame.view_as(q)
-        return self.o(text + image + sound if gains is None else text * gains.text + image * gains.image + sound * gains.audio)
+    def forward(self, x_BND: Tensor) -> Tensor:
+        up = cast(nn.Linear, self[0])
+        return self[2](gelu_linear(x_BND, up.weight, up.bias))
 
 
 class Block(nn.Module):
@@ -143,19 +43,28 @@ class Block(nn.Module):
         self.self_attn = SelfAttention(config.dim, config.num_heads, config.eps)
         self.cross_attn = CoupledCrossAttention(config.dim, config.num_heads, config.eps, config.audio_bias)
         self.norm3 = nn.LayerNorm(config.dim, eps=config.eps)
-        self.ffn = nn.Sequential(
-            nn.Linear(config.dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, config.dim)
-        )
+        self.ffn = FeedForward(config.dim, config.ffn_dim)
         self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / math.sqrt(config.dim))
 
     def forward(
         self, x_BND: Tensor, e_BT6D: Tensor, static: StaticKeys, audio_BTLD: Tensor, gains: BranchGains | None, layer: int,
         context: ContextFn, ropes: tuple[Tensor, Tensor],
     ) -> Tensor:  # fmt: skip
-        m = _per_token(e_BT6D + self.modulation.to(e_BT6D.dtype), x_BND.shape[1]).unbind(2)
-        x_BND = x_BND + self.self_attn(_layer_norm(x_BND, self.eps) * (1 + m[1]) + m[0], layer, context, ropes) * m[2]
-        x_BND = x_BND + self.cross_attn(self.norm3(x_BND), static, audio_BTLD, gains)
-        return x_BND + self.ffn(_layer_norm(x_BND, self.eps) * (1 + m[4]) + m[3]) * m[5]
+        """Every `residual_gate_norm_modulate` adds what the part before it made, and normalises for the part after it."""
+        m = (e_BT6D + self.modulation.to(e_BT6D.dtype)).unbind(2)
+        h = residual_gate_norm_modulate(x_BND, scale=m[1], shift=m[0], eps=self.eps).h
+        y = self.self_attn(h, layer, context, ropes)
+        x_BND, h, _ = residual_gate_norm_modulate(x_BND, y, m[2], weight=self.norm3.weight, bias=self.norm3.bias, eps=self.eps)
+        y = self.cross_attn(h, static, audio_BTLD, gains)
+        x_BND, h, _ = residual_gate_norm_modulate(x_BND, y, scale=m[4], shift=m[3], eps=self.eps)
+        x_BTSD, y_BTSD = (t.unflatten(1, (m[5].shape[1], -1)) for t in (x_BND, self.ffn(h)))
+        return torch.addcmul(x_BTSD, y_BTSD, m[5][:, :, None]).flatten(1, 2)
+
+
+def static_keys(blocks: Iterable[nn.Module], text_BLD: Tensor, image_BMD: Tensor) -> StaticKeys:
+    """Of all layers: [B, layers, L, D] and [B, layers, M, D]."""
+    per_layer = [cast(Block, block).cross_attn.static_keys(text_BLD, image_BMD) for block in blocks]
+    return StaticKeys(*(torch.stack(column, dim=1) for column in zip(*per_layer, strict=True)))
 
 
 class Head(nn.Module):
@@ -166,8 +75,8 @@ class Head(nn.Module):
         self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / math.sqrt(config.dim))
 
     def forward(self, x_BND: Tensor, e_BTD: Tensor) -> Tensor:
-        m = _per_token(e_BTD[:, :, None] + self.modulation.to(e_BTD.dtype), x_BND.shape[1]).unbind(2)
-        return self.head(_layer_norm(x_BND, self.eps) * (1 + m[1]) + m[0])
+        m = (e_BTD[:, :, None] + self.modulation.to(e_BTD.dtype)).unbind(2)
+        return self.head(residual_gate_norm_modulate(x_BND, scale=m[1], shift=m[0], eps=self.eps).h)
 
 
 class MeanLatent(nn.Module):
@@ -244,9 +153,7 @@ class DiT(nn.Module):
     def static_keys(self, text_BLC: Tensor, image_BLC: Tensor) -> StaticKeys:
         """Of all layers: [B, layers, L, D] and [B, layers, M, D]."""
         text, image = self.text_embedding(text_BLC), self.img_emb(image_BLC) + self.image_position.to(image_BLC.dtype)
-        attentions = (cast(Block, block).cross_attn for block in self.blocks)
-        per_layer = [attention.static_keys(text, image) for attention in attentions]
-        return StaticKeys(*(torch.stack(column, dim=1) for column in zip(*per_layer, strict=True)))
+        return static_keys(self.blocks, text, image)
 
     def forward(
         self, x_BTCHW: Tensor, mask_BTMHW: Tensor, y_BTCHW: Tensor, t_BT: Tensor, *,

@@ -55,8 +55,8 @@ def framing_for(face: Face) -> Framing:
     return Framing(x - TARGET_X / scale, y - TARGET_Y / scale, SIDE / scale)
 
 
-def crop(picture: Image.Image, framing: Framing) -> Image.Image:
-    """The framed square as 256x256; what lies outside the picture is its edge drawn out, then blurred."""
+def crop(picture: Image.Image, framing: Framing, side: int = SIDE) -> Image.Image:
+    """The framed square with `side` pixels a side; what lies outside the picture is its edge drawn out, then blurred."""
     width, height = picture.size
     right, bottom = framing.left + framing.size, framing.top + framing.size
     inner = (
@@ -72,21 +72,21 @@ def crop(picture: Image.Image, framing: Framing) -> Image.Image:
     )
     left, top = framing.left - inner[0] + before[0], framing.top - inner[1] + before[1]
     square = Image.fromarray(padded).resize(
-        (SIDE, SIDE), Image.Resampling.LANCZOS, box=(left, top, left + framing.size, top + framing.size)
+        (side, side), Image.Resampling.LANCZOS, box=(left, top, left + framing.size, top + framing.size)
     )
     if not any((*before, *after)):
         return square
-    return Image.composite(square, square.filter(ImageFilter.GaussianBlur(PAD_BLUR)), _known(framing, width, height))
+    return Image.composite(square, square.filter(ImageFilter.GaussianBlur(PAD_BLUR)), _known(framing, width, height, side))
 
 
-def _known(framing: Framing, width: int, height: int) -> Image.Image:
+def _known(framing: Framing, width: int, height: int, side: int) -> Image.Image:
     """Mask of the portrait's pixels that come from the picture, feathered inwards."""
-    scale = framing.scale
+    scale = side / framing.size
     x0, x1 = (round((edge - framing.left) * scale) for edge in (0, width))
     y0, y1 = (round((edge - framing.top) * scale) for edge in (0, height))
-    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask = np.zeros((side, side), np.uint8)
     mask[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = 255
     # Beyond the portrait's own edge everything counts as known, so that only edges of the picture are feathered.
     outer = Image.fromarray(np.pad(mask, PAD_BLUR, mode="edge"))
     feathered = outer.filter(ImageFilter.MinFilter(2 * (PAD_BLUR // 2) + 1)).filter(ImageFilter.BoxBlur(PAD_BLUR // 2))
-    return feathered.crop((PAD_BLUR, PAD_BLUR, PAD_BLUR + SIDE, PAD_BLUR + SIDE))
+    return feathered.crop((PAD_BLUR, PAD_BLUR, PAD_BLUR + side, PAD_BLUR + side))

@@ -1,4 +1,4 @@
-"""The one class other packages use: a loaded preset that turns portrait and voice into frames, chunk by chunk.
+"""The embedded preset: portrait and voice to frames, chunk by chunk.
 
 Lives in the worker process and in `livemimic render`; both go through the same window, sampler and decoder. All streaming state is
 in `AvatarState`, immutable and passed in and out, so a batch may mix sessions at any point of their lives.
@@ -45,7 +45,7 @@ class AvatarState:
 
 
 class AvatarPipeline:
-    """Preset `presenter`. Not thread-safe."""
+    """Preset `presenter`. Implements `model.presets.Pipeline`. Not thread-safe."""
 
     geometry = Geometry()
 
@@ -61,14 +61,10 @@ class AvatarPipeline:
         self._window = RollingWindow(parts.dit.to(device, dtype), window, self._quiet)
 
     @classmethod
-    def load(
-        cls, preset: str = "presenter", *, weights: Path | None = None, device: str = "auto", steps: int | None = None
-    ) -> AvatarPipeline:
+    def load(cls, *, weights: Path | None = None, device: str = "auto", steps: int | None = None) -> AvatarPipeline:
         """`steps` denoising steps a chunk, 1 to 4 (default: what the weights were distilled for)."""
         if steps is not None and not 1 <= steps <= 4:
             raise ConfigError("bad_steps", f"steps must be 1 to 4, got {steps}", "Leave --steps out for the default.")
-        if preset != "presenter":
-            raise ConfigError("unknown_preset", f"preset {preset!r} is not known", "Use --preset presenter.")
         chosen = choose_device(device)
         if chosen.type == "cpu":
             keep_freed_memory()
@@ -80,7 +76,7 @@ class AvatarPipeline:
         """A new session from a prepared portrait, uint8 RGB [256, 256, 3]. Known words of the prompt set how it moves."""
         reference = self._vae.reference(self._pictures(portrait[None]))
         anchor = self._vae.encode_still(reference)[0]
-        window = self._window.open(anchor, image_tokens(reference.coarse)[0], self._text.encode(prompt)[0], seed)
+        window = self._window.open(anchor, anchor, image_tokens(reference.coarse)[0], self._text.encode(prompt)[0], seed)
         controller = ControllerState(seed, manner=manner_of(prompt))
         return AvatarState(self._decoder.canvas(reference), window, controller, np.zeros(self._past_samples, dtype=np.int16))
 
@@ -128,7 +124,6 @@ class AvatarPipeline:
         held = controls.repeat(1, self.geometry.chunk_frames)
         return self._window.advance([state.window] * len(held), self._quiet.expand(len(held), -1, -1), held)[0]
 
-    @torch.inference_mode()
     def step(
         self, states: Sequence[AvatarState], audio: Sequence[np.ndarray], activity: Sequence[str]
     ) -> tuple[list[np.ndarray], list[AvatarState]]:
@@ -137,20 +132,29 @@ class AvatarPipeline:
         audio: int16 [geometry.step_samples_16k], the chunk's own sound and the look-ahead; activity: idle, listening, speaking.
         Returns frames, uint8 I420 [chunk_frames, H*3//2, W], and the state after the chunk, one a session.
         """
+        motions = [next_controls(s.controller, self.geometry.chunk_frames, a) for s, a in zip(states, activity, strict=True)]
+        frames, after = self.animate(states, audio, [controls for controls, _ in motions])
+        return frames, [replace(s, controller=controller) for s, (_, controller) in zip(after, motions, strict=True)]
+
+    @torch.inference_mode()
+    def animate(
+        self, states: Sequence[AvatarState], audio: Sequence[np.ndarray], motions: Sequence[np.ndarray]
+    ) -> tuple[list[np.ndarray], list[AvatarState]]:
+        """One chunk for each session with the head's motion given, float32 [chunk_frames, NUM_CONTROLS]; otherwise as `step`, but that the
+        controller stays where it is."""
         for samples in audio:
             if samples.shape != (self.geometry.step_samples_16k,) or samples.dtype != np.int16:
                 raise ValueError(f"audio must be int16 [{self.geometry.step_samples_16k}], got {samples.dtype} {samples.shape}")
         heard = np.stack([np.concatenate((s.past_audio, a)) for s, a in zip(states, audio, strict=True)])
         tokens = self._audio(torch.from_numpy(heard.astype(np.float32) / 32768.0).to(self._device))
-        motions = [next_controls(s.controller, self.geometry.chunk_frames, a) for s, a in zip(states, activity, strict=True)]
-        told, finishes = zip(*(s.task.told(s.controller.frame, m) for s, (m, _) in zip(states, motions, strict=True)), strict=True)
+        told, finishes = zip(*(s.task.told(s.controller.frame, m) for s, m in zip(states, motions, strict=True)), strict=True)
         controls = torch.from_numpy(np.stack([t.reshape(-1) for t in told]))
         latents, windows = self._window.advance([s.window for s in states], tokens, controls)
         shown = torch.cat([finish(latent) for finish, latent in zip(finishes, latents.float().split(1), strict=True)])
         frames = self._decoder(self._vae.unstack(shown), I420Canvas.cat([s.canvas for s in states]))
         end = self._past_samples + self.geometry.chunk_samples_16k
         after = [
-            replace(s, window=window, controller=controller, past_audio=past[end - self._past_samples : end])
-            for s, window, (_, controller), past in zip(states, windows, motions, heard, strict=True)
+            replace(s, window=window, past_audio=past[end - self._past_samples : end])
+            for s, window, past in zip(states, windows, heard, strict=True)
         ]
         return list(frames.unflatten(0, (len(states), -1)).cpu().numpy()), after

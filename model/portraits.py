@@ -69,6 +69,11 @@ def builtin_portraits() -> dict[str, Path]:
     return {path.stem: path for path in sorted(PORTRAITS.glob("*.png"))}
 
 
+def open_picture(data: bytes) -> Image.Image:
+    """The upright picture, at most WORK_SIDE a side. Raises PortraitError for what is no picture."""
+    return _decode(data)[0]
+
+
 def open_portrait(data: bytes) -> tuple[Image.Image, Face]:
     """The upright picture itself, uncropped, and its face. Raises PortraitError."""
     picture, _ = _decode(data)
@@ -85,14 +90,15 @@ def preflight(data: bytes) -> PortraitReport:
     return examine(data)[1]
 
 
-def examine(data: bytes) -> tuple[np.ndarray, PortraitReport]:
+def examine(data: bytes, side: int = SIDE) -> tuple[np.ndarray, PortraitReport]:
+    """The portrait with `side` pixels a side, and the report. Raises PortraitError."""
     picture, full_size = _decode(data)
     face = _one_face(picture)
     framing = framing_for(face)
     unchanged = picture.size == (SIDE, SIDE) and (framing.is_identity or picture.tobytes() in _builtin_pixels())
     if unchanged:
         framing = Framing(0, 0, SIDE)
-    portrait = np.array(picture if unchanged else crop(picture, framing))
+    portrait = np.array(picture if unchanged and side == SIDE else crop(picture, framing, side))
     return portrait, _report(picture, full_size, face, framing)
 
 
@@ -195,8 +201,9 @@ def _report(picture: Image.Image, full_size: tuple[int, int], face: Face, framin
         pitch=round(pitch, 1),
         roll=round(roll, 1),
         advice=(
-            *_advice_on_picture(face.height * ratio, missing, brightness, unevenness),
-            *_advice_on_pose(yaw, pitch, roll),
+            *_advice_on_framing(face.height * ratio, missing),
+            *advice_on_light(brightness, unevenness),
+            *advice_on_pose(yaw, pitch, roll),
         ),
     )
 
@@ -221,11 +228,14 @@ def _light(picture: Image.Image, face: Face) -> tuple[float, float]:
     return float(luma.mean()), abs(float(luma[:, :middle].mean()) - float(luma[:, middle:].mean()))
 
 
-def _advice_on_picture(face_height: float, missing: float, brightness: float, unevenness: float) -> Iterator[str]:
+def _advice_on_framing(face_height: float, missing: float) -> Iterator[str]:
     if face_height < SOFT_FACE:
         yield f"The face is {face_height:.0f} pixels high and will look soft; {SOFT_FACE} or more is better."
     if missing > MISSING:
         yield "The picture ends close to the head. Leave room above the hair, beside it and down to the shoulders."
+
+
+def advice_on_light(brightness: float, unevenness: float) -> Iterator[str]:
     if brightness < DARK:
         yield "The face is dark. More light from the front helps."
     if brightness > BRIGHT:
@@ -234,7 +244,7 @@ def _advice_on_picture(face_height: float, missing: float, brightness: float, un
         yield "One side of the face is much darker than the other. Even light from the front helps."
 
 
-def _advice_on_pose(yaw: float, pitch: float, roll: float) -> Iterator[str]:
+def advice_on_pose(yaw: float, pitch: float, roll: float) -> Iterator[str]:
     if abs(yaw) > TURNED_DEG:
         yield "The head is turned to the side. A look straight into the camera works best."
     if abs(pitch) > TURNED_DEG:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from model.attention import ContextFn, StaticKeys
 from model.config import WindowConfig
-from model.dit import ContextFn, DiT, StaticKeys
 from model.sampler import sample_renoise
 
 
@@ -34,10 +34,11 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class WindowState:
-    """anchor [C, h, w], the portrait's own latent; static, the keys and values of text and image, a batch of one; last, the newest
-    frame, whose keys are not cached yet; keys and values [1 + context, L, S, D] of the frames it saw, anchor first, then oldest first."""
+    """fill [C, h, w], the masked-video latent where nothing is known; static, the keys and values of text and image, a batch of one; last,
+    the newest frame, whose keys are not cached yet; keys and values [1 + context, L, S, D] of the frames it saw, anchor first, then
+    oldest first."""
 
-    anchor: Tensor
+    fill: Tensor
     static: StaticKeys
     last: Frame
     keys: Tensor
@@ -109,28 +110,55 @@ class _Cached:
         return torch.cat((keys, k_BSD), dim=1), torch.cat((values, v_BSD), dim=1)
 
 
+class WindowConditions(Protocol):
+    """What a transformer is told about a single latent frame: sizes of it."""
+
+    @property
+    def mask_channels(self) -> int: ...
+    @property
+    def audio_tokens(self) -> int: ...
+    @property
+    def audio_dim(self) -> int: ...
+    @property
+    def control_dim(self) -> int: ...
+
+
+class WindowTransformer(Protocol):
+    """What the window needs of a causal transformer: `DiT`, or another family that answers as it does."""
+
+    @property
+    def config(self) -> WindowConditions: ...
+    @property
+    def patch_embedding(self) -> nn.Module: ...
+    def static_keys(self, text_BLC: Tensor, image_BLC: Tensor) -> StaticKeys: ...
+    def __call__(
+        self, x_BTCHW: Tensor, mask_BTMHW: Tensor, y_BTCHW: Tensor, t_BT: Tensor, *, static: StaticKeys, audio_BTLC: Tensor,
+        control_BTC: Tensor, context: ContextFn, context_frames: int,
+    ) -> Tensor: ...  # fmt: skip
+
+
 class RollingWindow:
     """Steps many sessions at once. All tensors on the network's device, in its dtype."""
 
-    def __init__(self, dit: DiT, config: WindowConfig, quiet_LC: Tensor) -> None:
+    def __init__(self, dit: WindowTransformer, config: WindowConfig, quiet_LC: Tensor) -> None:
         """quiet_LC: audio tokens of silence, what guidance leads away from."""
         self.dit, self.config = dit, config
-        self.dtype = dit.patch_embedding.weight.dtype
-        self.device = dit.patch_embedding.weight.device
+        weight = next(dit.patch_embedding.parameters())
+        self.dtype, self.device = weight.dtype, weight.device
         self.quiet = quiet_LC.to(self.device, self.dtype)
         self.frames = 1 + config.context
 
     @torch.inference_mode()
-    def open(self, anchor_CHW: Tensor, image_MC: Tensor, text_LC: Tensor, seed: int) -> WindowState:
-        """A session that has shown nothing yet: the anchor stands in for the missing context."""
-        anchor, image, text = (t.to(self.device, self.dtype) for t in (anchor_CHW, image_MC, text_LC))
+    def open(self, anchor_CHW: Tensor, fill_CHW: Tensor, image_MC: Tensor, text_LC: Tensor, seed: int) -> WindowState:
+        """A session that has shown nothing yet: the anchor, the portrait's own latent, stands in for the missing context."""
+        anchor, fill, image, text = (t.to(self.device, self.dtype) for t in (anchor_CHW, fill_CHW, image_MC, text_LC))
         config = self.dit.config
         last = Frame(anchor, anchor.new_zeros(config.audio_tokens, config.audio_dim), anchor.new_zeros(config.control_dim), 0.0)
         static = self.dit.static_keys(text[None], image[None])
         alone = _Alone(self.frames)
         self._forward([self._known([last])], static, alone)
         keys, values = (torch.stack(kept, dim=1).repeat(self.frames, 1, 1, 1) for kept in (alone.keys, alone.values))
-        return WindowState(anchor, static, last, keys, values, seed, 0)
+        return WindowState(fill, static, last, keys, values, seed, 0)
 
     @torch.inference_mode()
     def advance(
@@ -140,30 +168,30 @@ class RollingWindow:
 
         audio [B, tokens, audio_dim] and control [B, control_dim] are those of exactly the new frames.
         """
-        anchor = torch.stack([s.anchor for s in states])
+        fill = torch.stack([s.fill for s in states])
         static = StaticKeys(*(torch.cat(parts) for parts in zip(*(s.static for s in states), strict=True)))
         audio, control = audio_BLC.to(self.device, self.dtype), control_BC.to(self.device, self.dtype)
         first = _CleanAndNoisy(torch.stack([s.keys for s in states]), torch.stack([s.values for s in states]))
         later: _Cached | None = None
         generators = [torch.Generator().manual_seed(s.seed * 1_000_003 + s.index) for s in states]
         clean = self._known([s.last for s in states])
-        unknown = anchor.new_zeros(len(states))
+        unknown = fill.new_zeros(len(states))
         heard = [audio] if self.config.guidance == 1.0 else [audio, self.quiet.expand_as(audio)]
 
         def noise() -> Tensor:
-            drawn = [torch.randn(anchor.shape[1:], generator=g) for g in generators]
+            drawn = [torch.randn(fill.shape[1:], generator=g) for g in generators]
             return torch.stack(drawn).to(self.device, self.dtype)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             nonlocal later
-            new = [_Row(x, anchor, unknown, torch.full_like(unknown, sigma), tokens, control) for tokens in heard]
+            new = [_Row(x, fill, unknown, torch.full_like(unknown, sigma), tokens, control) for tokens in heard]
             if later is not None:
                 spoken, *quiet = self._forward(new, static, later)
             else:
                 _, spoken, *quiet = self._forward([clean, *new], static, first)
                 later = _Cached(*first.moved_on())
             # Away from silence (audio guidance of EchoMimicV3): a regression says everything a little too softly.
-            return anchor + (quiet[0] + self.config.guidance * (spoken - quiet[0]) if quiet else spoken)
+            return fill + (quiet[0] + self.config.guidance * (spoken - quiet[0]) if quiet else spoken)
 
         latent = sample_renoise(denoise, noise, sigmas or self.config.sigmas)
         assert later is not None

@@ -9,7 +9,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from model.presets import PUBLISHED
 from streamer.config import ServeConfig, SessionConfig, WorkerConfig, env_default, version
+from streamer.live_options import add_live_options, add_served_options, served_options
+from streamer.published_options import add_published_options
 
 Command = Callable[[argparse.Namespace], int]
 DEVICES = ("auto", "cpu", "cuda")
@@ -59,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         add(
             "serve", "Start the live server and its demo page.",
             "livemimic serve\nlivemimic serve --host 0.0.0.0 --port 9000 --portrait me.jpg\n"
+            "livemimic serve --preset echomimic-v3-flash --weights DIR --adapter student.safetensors --tiny-decoder taew2_1.pth\n"
             "livemimic serve --max-sessions 2 --cors-origin https://example.org --ice-server stun:stun.example.org:3478",
             serve,
         )
@@ -80,15 +84,23 @@ def build_parser() -> argparse.ArgumentParser:
     _portraits_arguments(
         add(
             "portraits", "List the built-in presenters, save them as PNG files, or draw a new one.",
-            "livemimic portraits\nlivemimic portraits --out faces/\nlivemimic portraits --new --seed 12 --head head.npz --out new.png",
+            "livemimic portraits\nlivemimic portraits --out faces/\nlivemimic portraits --new --seed 4012 --head head.npz --out new.png",
             _later("streamer.portraits:run"),
         )
     )  # fmt: skip
+    preflight = add(
+        "preflight", "Look at photographs: is there a face, will it do, what would make it better?",
+        "livemimic preflight me.jpg\nlivemimic preflight photos/*.jpg --json", _later("streamer.preflight:run"),
+    )  # fmt: skip
+    preflight.add_argument("files", nargs="+", type=Path, metavar="FILE", help="pictures: JPEG, PNG, WebP, GIF or BMP")
+    preflight.add_argument("--json", action="store_true", help="print JSON instead of text")
     bench = add(
         "bench", "Measure how fast this machine is and how many sessions fit.",
         "livemimic bench\nlivemimic bench --json bench.json --seconds 20", _later("streamer.bench:run"),
     )  # fmt: skip
     _model_arguments(bench)
+    add_served_options(bench)
+    add_live_options(bench)
     bench.add_argument("--seconds", type=float, default=10.0, metavar="S", help="how long to measure (default: %(default)s)")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the result here as well")
     doctor = add(
@@ -128,6 +140,8 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default=env_default("HOST", "127.0.0.1"), help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=env_default("PORT", "8080"), help="0 takes a free one (default: %(default)s)")
     _model_arguments(parser)
+    add_served_options(parser)
+    add_live_options(parser)
     parser.add_argument("--portrait", metavar="NAME|FILE", help="the default presenter: a built-in one, or a picture file")
     parser.add_argument("--max-sessions", type=int, metavar="N", help="upper bound; without it the measured speed decides alone")
     parser.add_argument("--cors-origin", action="append", default=[], metavar="URL", help="page that may use the API; repeatable")
@@ -147,7 +161,8 @@ def _render_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task", choices=TASKS, default="talk",
         help="talk: a portrait says the audio; i2v: it moves for --seconds; flf2v: from --portrait to --last; t2v: the prompt picks the "
-        "presenter; lipsync: the mouth of --video says the audio (default: %(default)s)",
+        "presenter; lipsync: the mouth of --video says the audio. echomimic-v3-*: all need --audio, i2v only adds it to the film; t2v "
+        "draws the picture; no lipsync (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--audio", metavar="FILE", help="the voice: any file with sound that FFmpeg reads")
     parser.add_argument("--seconds", type=float, metavar="S", help="length where there is no voice (i2v, flf2v, t2v)")
@@ -162,18 +177,24 @@ def _render_arguments(parser: argparse.ArgumentParser) -> None:
     _model_arguments(parser)
     # Nothing else has to keep up here, as the media process does beside a live model.
     parser.set_defaults(threads=min(2, os.cpu_count() or 1))
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same video (default: %(default)s)")
+    parser.add_argument("--seed", type=int, metavar="N", help="same seed, same video (default: 0, echomimic-v3-*: 43)")
+    add_published_options(parser)
+    add_live_options(parser)
 
 
 def _portraits_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR|FILE.png", help="folder for the built-in PNG files; with --new, the file to write")
     parser.add_argument("--new", action="store_true", help="draw a person who is not built in; needs --head and the extra [train]")
-    parser.add_argument("--seed", type=int, metavar="N", help="who it is; the same seed is the same person for ever")
+    parser.add_argument("--seed", type=int, metavar="N", help="who it is, the same for ever; training saw none from 4000 to 899999")
     parser.add_argument("--head", type=Path, metavar="FILE", help="the packed head model; docs/training.md says how to make it")
 
 
 def worker_config(args: argparse.Namespace) -> WorkerConfig:
-    return WorkerConfig(preset=args.preset, weights=args.weights, device=args.device, steps=args.steps, num_threads=args.threads)
+    """Raises ValueError with the option's name. A published preset's chunks are megabytes, and few sessions fit: few slots do."""
+    return WorkerConfig(
+        preset=args.preset, weights=args.weights, device=args.device, steps=args.steps, num_threads=args.threads,
+        live=served_options(args), num_slots=16 if args.preset in PUBLISHED else 64,
+    )  # fmt: skip
 
 
 def serve_config(args: argparse.Namespace) -> ServeConfig:

@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-DEFAULT_PIPELINE = "model.pipeline:AvatarPipeline.load"
+from model.geometry import Geometry
+from model.presets import PUBLISHED, LiveOptions
+
+DEFAULT_PIPELINE = "model.presets:load_pipeline"
 DEMO_DIR = Path(__file__).resolve().parent.parent / "client_demo"
 
 
@@ -30,6 +33,7 @@ class WorkerConfig:
     weights: Path | None = None
     device: str = "auto"
     steps: int | None = None
+    live: LiveOptions = field(default_factory=LiveOptions)  # of the published presets
     num_slots: int = 64  # requests in flight over all sessions
     num_threads: int = 1  # torch threads: more than one steals the core of the media process
     max_batch: int = 8
@@ -45,7 +49,12 @@ class WorkerConfig:
     @property
     def options(self) -> dict[str, object]:
         """Keywords of the pipeline factory."""
-        return {"preset": self.preset, "weights": self.weights, "device": self.device, "steps": self.steps}
+        return {"preset": self.preset, "weights": self.weights, "device": self.device, "steps": self.steps, "live": self.live}
+
+    @property
+    def portrait_side(self) -> int:
+        """Pixels of the square picture that a session is opened with: the video's own."""
+        return self.live.width if self.preset in PUBLISHED else Geometry().width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

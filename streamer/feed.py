@@ -50,7 +50,7 @@ class Feed:
         self.seed = seed
         self.geometry = dispatcher.client.geometry
         self.timeline = AudioTimeline()
-        self.playout = Playout(self.timeline)
+        self.playout = Playout(self.timeline, self.geometry.chunk_frames)
         self.pcm = PcmInput()
         self.prepared: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.first_frames = asyncio.Event()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.geometry import FRAME_SAMPLES_48K, Geometry
+from model.geometry import FRAME_SAMPLES_48K
 from streamer.media import MediaUnit
 from streamer.timeline import AudioTimeline
 
@@ -16,10 +16,10 @@ from streamer.timeline import AudioTimeline
 class Playout:
     """`repeated` counts units without a frame of their own, `late_dropped` frames that came too late."""
 
-    def __init__(self, timeline: AudioTimeline) -> None:
+    def __init__(self, timeline: AudioTimeline, chunk_frames: int) -> None:
         self._timeline = timeline
         self._frames: dict[int, np.ndarray] = {}
-        self._chunk_frames = Geometry().chunk_frames
+        self._chunk_frames = chunk_frames
         self._epoch = 0
         self._next = 0
         self.repeated = 0

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from model.geometry import Geometry
 from streamer.errors import Busy, Conflict, NotFound
 
 MAX_UPLOADS = 64
@@ -40,7 +41,10 @@ class Portrait:
 class PortraitStore:
     """`examine` turns the bytes of a picture file into pixels and a report, or raises with code, message and hint."""
 
-    def __init__(self, builtin: Mapping[str, Path], examine: Callable[[bytes], tuple[np.ndarray, Report]]) -> None:
+    def __init__(
+        self, builtin: Mapping[str, Path], examine: Callable[[bytes], tuple[np.ndarray, Report]], side: int = Geometry().width
+    ) -> None:
+        self._side = side
         self._paths = dict(builtin)
         self._examine = examine
         self._cache: dict[str, Portrait] = {}
@@ -49,14 +53,15 @@ class PortraitStore:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="portraits")
 
     @classmethod
-    def from_model(cls) -> PortraitStore:
+    def from_model(cls, side: int = Geometry().width) -> PortraitStore:
+        """Square pictures of this many pixels a side, framed around the face."""
         from model.portraits import builtin_portraits, examine
 
         def examined(data: bytes) -> tuple[np.ndarray, Report]:
-            pixels, report = examine(data)
+            pixels, report = examine(data, side)
             return pixels, report.to_json()
 
-        return cls(builtin_portraits(), examined)
+        return cls(builtin_portraits(), examined, side)
 
     def use_first(self, name_or_file: str) -> None:
         """Makes a built-in portrait or a picture file the first of the list, which is the default of new sessions.
@@ -87,7 +92,7 @@ class PortraitStore:
         if name in self._uploads:
             return self._uploads[name]
         if name not in self._cache:
-            self._cache[name], _ = await self._run(partial(_builtin, self._paths[name].read_bytes()))
+            self._cache[name], _ = await self._run(partial(_builtin, self._paths[name].read_bytes(), self._side))
         return self._cache[name]
 
     async def add(self, data: bytes) -> tuple[str, Report]:
@@ -124,9 +129,10 @@ class PortraitStore:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
 
-def _builtin(data: bytes) -> tuple[Portrait, Report]:
+def _builtin(data: bytes, side: int) -> tuple[Portrait, Report]:
     with Image.open(io.BytesIO(data)) as picture:
-        return Portrait(np.asarray(picture.convert("RGB")), data), {}
+        pixels = picture.convert("RGB")
+    return Portrait(np.asarray(pixels if pixels.width == side else pixels.resize((side, side), Image.Resampling.LANCZOS)), data), {}
 
 
 def portrait_url(name: str) -> str:

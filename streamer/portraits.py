@@ -1,4 +1,4 @@
-"""`livemimic portraits`: who is built in, their pictures as files, and pictures of new people."""
+"""Pictures to start from: a built-in one or a file; and `livemimic portraits`: who is built in, their files, pictures of new people."""
 
 from __future__ import annotations
 
@@ -7,9 +7,26 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from model.errors import ModelError
-from model.portraits import builtin_portraits
+from model.portraits import builtin_portraits, prepare_portrait
 from streamer.errors import BadInput, LivemimicError
+
+
+def portrait_file(portrait: str) -> Path:
+    """Of a built-in presenter by name, or of a picture."""
+    names = builtin_portraits()
+    path = names.get(portrait, Path(portrait))
+    if not path.is_file():
+        known = ", ".join(names)
+        raise BadInput("unknown_portrait", f"{portrait} is neither a built-in presenter nor a file.", f"Built in are: {known}.")
+    return path
+
+
+def load_portrait(portrait: str | None) -> np.ndarray:
+    """As the embedded preset takes it, uint8 RGB [256, 256, 3]; None takes the first built-in one."""
+    return prepare_portrait(portrait_file(next(iter(builtin_portraits())) if portrait is None else portrait).read_bytes())
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,7 +59,7 @@ def _save_all(folder: Path | None) -> None:
 def draw_new(head: Path | None, seed: int | None, out: Path | None) -> Path:
     """The person of a seed as a PNG, drawn by the renderer that draws the training clips."""
     if seed is None or seed < 0 or out is None:
-        raise BadInput("option_missing", "--new needs a --seed from 0 on and --out.", "For example --new --seed 12 --out new.png.")
+        raise BadInput("option_missing", "--new needs a --seed from 0 on and --out.", "For example --new --seed 4012 --out new.png.")
     if out.suffix.lower() != ".png" or not out.parent.is_dir():
         raise BadInput("bad_target", f"{out} must end in .png and lie in a folder that exists.", "For example --out new.png.")
     if head is None or not head.is_file():

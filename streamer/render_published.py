@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -14,52 +15,72 @@ from tqdm import tqdm
 
 from model.errors import ConfigError
 from model.geometry import FRAME_SAMPLES_48K, MEDIA_RATE, Geometry
+from model.portraits import open_picture, open_portrait
+from model.presets import PUBLISHED
 from streamer.errors import BadInput
+from streamer.film import Film, read_voice, write_video
+from streamer.portraits import portrait_file
+from streamer.published_options import published_settings
+from streamer.spoken import to_model_rate
 
-PUBLISHED: dict[str, Literal["preview", "flash"]] = {"echomimic-v3-preview": "preview", "echomimic-v3-flash": "flash"}
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from model.echomimic.offline import Job
+
+ASPECT_TOLERANCE = 0.05  # the last picture is stretched to the first one's shape by no more than this
 
 
-def render_published(
-    *, sound: np.ndarray, out: Path, portrait: str | None, preset: str, weights: Path | None, device: str, steps: int | None,
-    seed: int, prompt: str,
-) -> None:  # fmt: skip
-    """`sound`: int16 at 48 kHz. The folder and the portrait are checked before anything large is loaded."""
-    variant = PUBLISHED[preset]
-    if weights is None:
-        raise ConfigError("weights_missing", f"preset {preset} needs --weights DIR", "docs/echomimic_v3.md says what must be in it.")
-    if steps is not None and steps < 1:
-        raise ConfigError("bad_steps", f"steps must be at least 1, got {steps}", "Leave --steps out for the default.")
-    from model.portraits import builtin_portraits, open_portrait
-
-    path = builtin_portraits().get(portrait or "", Path(portrait or ""))
-    if not path.is_file():
-        raise BadInput("unknown_portrait", f"{portrait} is neither a built-in presenter nor a file.", "Pass --portrait photo.jpg.")
-    picture, face = open_portrait(path.read_bytes())
+def render_published(args: argparse.Namespace) -> None:
+    """Options, portrait, voice and folder are checked before anything large is loaded."""
+    if args.weights is None:
+        raise ConfigError("weights_missing", f"preset {args.preset} needs --weights DIR", "docs/echomimic_v3.md says what must be in it.")
+    settings, sound = published_settings(args), read_voice(Path(args.audio))
+    job = _job(args, sound)
 
     from model.devices import choose_device, working_dtype
     from model.echomimic.folder import WeightsFolder
-    from model.echomimic.framing import FaceBox
     from model.echomimic.offline import OfflineRenderer
-    from model.echomimic.settings import DEFAULTS
-    from streamer.film import write_video
-    from streamer.spoken import to_model_rate
 
-    chosen = choose_device(device)
-    renderer = OfflineRenderer(WeightsFolder(weights, variant), chosen, working_dtype(chosen))
-    settings = DEFAULTS[variant] if steps is None else replace(DEFAULTS[variant], num_steps=steps)
-    box = FaceBox(face.top, face.bottom, face.left, face.right) if variant == "preview" else None
+    device = choose_device(args.device)
+    renderer = OfflineRenderer(WeightsFolder(args.weights, PUBLISHED[args.preset]), device, working_dtype(device))
     began = time.perf_counter()
     with tqdm(desc="render", unit="step", disable=None) as progress:
-        frames = renderer.render(
-            picture, to_model_rate(sound).astype(np.float32) / 32768, prompt, face=box, seed=seed, settings=settings,
-            observe=lambda step, latent: progress.update() and None,
-        )  # fmt: skip
+        frames = renderer.render(job, settings, lambda step, latent: progress.update() and None)
     seconds = len(frames) * FRAME_SAMPLES_48K / MEDIA_RATE
-    write_video(out, _i420(frames), sound, Geometry(width=frames.shape[2], height=frames.shape[1]))
-    print(f"{out}: {seconds:.1f} s of video in {time.perf_counter() - began:.1f} s")
+    write_video(Path(args.out), Film(_i420(frames), Geometry(width=frames.shape[2], height=frames.shape[1])), sound)
+    print(f"{args.out}: {seconds:.1f} s of video in {time.perf_counter() - began:.1f} s")
     left_out = len(sound) / MEDIA_RATE - seconds
     if left_out > 0.2:
-        print(f"  {left_out:.1f} s of the voice were left out: {preset} makes one window of {settings.window_frames} frames.")
+        print(f"  {left_out:.1f} s of the voice were left out: one window of {settings.window_frames} frames. See --long-video.")
+
+
+def _job(args: argparse.Namespace, sound: np.ndarray) -> Job:
+    from model.echomimic.framing import face_box
+    from model.echomimic.offline import Job
+
+    hears = args.task != "i2v"
+    job = Job(samples=to_model_rate(sound).astype(np.float32) / 32768, prompt=args.prompt or "", hears=hears)
+    if args.task == "t2v":
+        return job
+    data = portrait_file(args.portrait).read_bytes()
+    if args.preset == "echomimic-v3-preview" and hears:
+        picture, face = open_portrait(data)
+        job = replace(job, portrait=picture, face=face_box(face))
+    else:
+        job = replace(job, portrait=open_picture(data))
+    if args.task == "flf2v":
+        job = replace(job, last_picture=_last_picture(portrait_file(args.last), job.portrait))
+    return job
+
+
+def _last_picture(path: Path, first: Image.Image | None) -> Image.Image:
+    assert first is not None
+    last = open_picture(path.read_bytes())
+    if abs(last.width * first.height / (last.height * first.width) - 1) > ASPECT_TOLERANCE:
+        sizes = f"{last.width}x{last.height}, the portrait is {first.width}x{first.height}"
+        raise BadInput("last_shape", f"The last picture is {sizes}.", "Crop both to the same shape.")
+    return last
 
 
 def _i420(frames_FHW3: np.ndarray) -> Iterator[np.ndarray]:

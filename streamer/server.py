@@ -99,7 +99,7 @@ def _serve(config: ServeConfig, listener: socket.socket, url: str, portraits: Po
             await super().shutdown(sockets)
 
     async def main() -> int:
-        runtime = Runtime(config, portraits if portraits is not None else PortraitStore.from_model())
+        runtime = Runtime(config, portraits if portraits is not None else PortraitStore.from_model(config.worker.portrait_side))
         server = Server(
             uvicorn.Config(
                 create_app(runtime), http="h11", ws="websockets-sansio", lifespan="off", log_config=None,

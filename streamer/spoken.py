@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from model.geometry import FRAME_SAMPLES_16K, FRAME_SAMPLES_48K
+from model.presets import Pipeline
 from streamer.timeline import AudioTimeline
 from streamer.turns import TurnDetector
-
-if TYPE_CHECKING:
-    from model.pipeline import AvatarPipeline, AvatarState
 
 
 def num_frames_of(sound: np.ndarray) -> int:
@@ -21,8 +19,13 @@ def num_frames_of(sound: np.ndarray) -> int:
     return -(-len(sound) // FRAME_SAMPLES_48K)
 
 
-def spoken_frames(pipeline: AvatarPipeline, state: AvatarState, sound: np.ndarray) -> Iterator[np.ndarray]:
-    """I420 frames, one for every 40 ms of sound (int16 at 48 kHz)."""
+def talk_frames(pipeline: Pipeline, picture: np.ndarray, sound: np.ndarray, seed: int, prompt: str) -> Iterator[np.ndarray]:
+    """I420 frames of a picture of the pipeline's size, one for every 40 ms of sound (int16 at 48 kHz)."""
+    return spoken_frames(pipeline, pipeline.open(picture, seed=seed, prompt=prompt), sound)
+
+
+def spoken_frames(pipeline: Pipeline, state: Any, sound: np.ndarray) -> Iterator[np.ndarray]:
+    """As `talk_frames`, from a session that is open."""
     geometry = pipeline.geometry
     num_frames = num_frames_of(sound)
     turns = TurnDetector()

@@ -14,14 +14,14 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from model.geometry import Geometry
+from model.presets import Pipeline
 from streamer import worker_messages as msg
 from streamer.admission import MAX_LOAD, percentile
 from streamer.arena import Arena
@@ -32,15 +32,6 @@ logger = logging.getLogger(__name__)
 SIGTERM_GRACE_S = 3
 UNMEASURED_STEPS = 3
 STATES_KEPT = 8  # chunks; an interrupt rewinds at most the playout delay, which is 2 to 3
-
-
-class Pipeline(Protocol):
-    """What the worker needs of `model.pipeline.AvatarPipeline`; the states are opaque and immutable."""
-
-    @property
-    def geometry(self) -> Geometry: ...
-    def open(self, portrait: np.ndarray, *, seed: int = 0) -> Any: ...
-    def step(self, states: Sequence[Any], audio: Sequence[np.ndarray], activity: Sequence[str]) -> tuple[list[np.ndarray], list[Any]]: ...
 
 
 @dataclass(slots=True)

@@ -58,15 +58,22 @@ def test_transformers_does_not_take_our_kernels_for_its_own() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", ["streamer.cli", "streamer.doctor", "model.geometry", "model.portraits"])
+@pytest.mark.parametrize("module", ["streamer.cli", "streamer.doctor", "model.geometry", "model.portraits", "model.presets"])
 def test_media_process_imports_no_torch(module: str) -> None:
     done = run_python(f"import sys, {module}; assert 'torch' not in sys.modules")
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", ["streamer.server", "streamer.worker", "model.pipeline", "model.echomimic.folder"])
+@pytest.mark.parametrize(
+    "module", ["streamer.server", "streamer.worker", "model.pipeline", "model.echomimic.folder", "model.echomimic.live"]
+)
 def test_only_the_published_weights_import_transformers(module: str) -> None:
     done = run_python(f"import sys, {module}; assert 'transformers' not in sys.modules")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_embedded_preset_loads_without_transformers() -> None:
+    done = run_python("import sys, model.presets as m; m.load_pipeline(device='cpu'); assert 'transformers' not in sys.modules")
     assert done.returncode == 0, done.stderr
 
 

@@ -15,11 +15,14 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from kernels.launch import INTERPRETED, TYPE_NAMES, Variant, check_launch
+from kernels.tuning import Parameters, parameters
 
-# Rows of a tile of queries; rows of a block of text or image keys by head width, as many as fit without spills; of audio keys.
-TILE, KEYS, AUDIO_KEYS = 128, {64: 64, 128: 32}, 32
-NUM_WARPS, NUM_STAGES = 8, 2
+HEAD_DIMS = (64, 128)
 DTYPES = (torch.bfloat16, torch.float16)
+# Rows of a tile of queries, of a block of text or image keys (as many as fit without spills), and of a block of audio keys.
+_COMMON = {"TILE": 128, "AUDIO_KEYS": 32, "num_warps": 8, "num_stages": 2}
+DEFAULTS: dict[str, Parameters] = {"head 64": _COMMON | {"KEYS": 64}, "head 128": _COMMON | {"KEYS": 32}}
+PARAMETERS = parameters("cross_attention", DEFAULTS)
 
 
 @triton.jit
@@ -72,8 +75,8 @@ def unsupported(q: Tensor, num_heads: int) -> str | None:
     dtypes = (*DTYPES, torch.float32) if INTERPRETED else DTYPES
     if q.dtype not in dtypes:
         return f"q must be one of {', '.join(map(str, dtypes))}, got {q.dtype}"
-    if q.shape[2] // num_heads not in KEYS:
-        return f"the width of a head must be one of {tuple(KEYS)}, got {q.shape[2] // num_heads}"
+    if q.shape[2] // num_heads not in HEAD_DIMS:
+        return f"the width of a head must be one of {HEAD_DIMS}, got {q.shape[2] // num_heads}"
     return None
 
 
@@ -89,42 +92,32 @@ def launch(
         raise ValueError(reason)
     batch, tokens, dim = q.shape
     frames, head_dim = audio_k.shape[1], dim // num_heads
-    tiles = triton.cdiv(tokens // frames, TILE)
+    chosen = PARAMETERS[f"head {head_dim}"]
+    tiles = triton.cdiv(tokens // frames, chosen["TILE"])
     out = torch.empty_like(q)
-    descriptors = [TensorDescriptor.from_tensor(t, [1, KEYS[head_dim], head_dim]) for t in (text_k, text_v, image_k, image_v)]
-    descriptors += [TensorDescriptor.from_tensor(t.flatten(0, 1), [1, AUDIO_KEYS, head_dim]) for t in (audio_k, audio_v)]
+    descriptors = [TensorDescriptor.from_tensor(t, [1, chosen["KEYS"], head_dim]) for t in (text_k, text_v, image_k, image_v)]
+    descriptors += [TensorDescriptor.from_tensor(t.flatten(0, 1), [1, chosen["AUDIO_KEYS"], head_dim]) for t in (audio_k, audio_v)]
     cross_attention_kernel[(frames * tiles, num_heads, batch)](
         q, *descriptors, q if audio_weight is None else audio_weight, out,
         frames, tokens // frames, tiles, text_k.shape[1], image_k.shape[1], audio_k.shape[2],
         batch // text_k.shape[0], batch // image_k.shape[0], head_dim**-0.5 * math.log2(math.e),
-        **_constants(audio_weight is not None, dim, head_dim), num_warps=NUM_WARPS, num_stages=NUM_STAGES,
+        HAS_WEIGHT=audio_weight is not None, DIM=dim, HEAD_DIM=head_dim, **chosen,
     )  # fmt: skip
     return out
 
 
-def _constants(has_weight: bool, dim: int, head_dim: int) -> dict[str, int | bool]:
-    sizes = {"DIM": dim, "HEAD_DIM": head_dim, "TILE": TILE, "KEYS": KEYS[head_dim], "AUDIO_KEYS": AUDIO_KEYS}
-    return {"HAS_WEIGHT": has_weight, **sizes}
-
-
-def shipped() -> list[Variant]:
-    if INTERPRETED:
-        raise RuntimeError("compiling needs the interpreter off")
-    variants = []
-    for head_dim in KEYS:
-        for has_weight in (False, True):
-            for element in (TYPE_NAMES[dtype] for dtype in DTYPES):
-                blocks = dict.fromkeys(("text_k", "text_v", "image_k", "image_v"), KEYS[head_dim])
-                blocks |= dict.fromkeys(("audio_k", "audio_v"), AUDIO_KEYS)
-                types = {name: f"tensordesc<{element}[1, {keys}, {head_dim}]>" for name, keys in blocks.items()}
-                types |= dict.fromkeys(("q_ptr", "weight_ptr", "out_ptr"), f"*{element}")
-                sizes = ("num_frames", "frame_tokens", "frame_tiles", "text_keys", "image_keys", "audio_keys")
-                types |= dict.fromkeys((*sizes, "text_sharers", "image_sharers"), "i32") | {"scale": "fp32"}
-                variants.append(
-                    Variant(
-                        name=f"cross_attention {element} head {head_dim}{' weighted' if has_weight else ''}",
-                        kernel=cross_attention_kernel, types=types, constants=_constants(has_weight, 12 * head_dim, head_dim),
-                        num_warps=NUM_WARPS, num_stages=NUM_STAGES, tensor_cores=True,
-                    )
-                )  # fmt: skip
-    return variants
+def variants(case: str, chosen: Parameters) -> list[Variant]:
+    head_dim = int(case.removeprefix("head "))
+    found = []
+    for has_weight in (False, True):
+        for element in (TYPE_NAMES[dtype] for dtype in DTYPES):
+            blocks = dict.fromkeys(("text_k", "text_v", "image_k", "image_v"), chosen["KEYS"])
+            blocks |= dict.fromkeys(("audio_k", "audio_v"), chosen["AUDIO_KEYS"])
+            types = {name: f"tensordesc<{element}[1, {keys}, {head_dim}]>" for name, keys in blocks.items()}
+            types |= dict.fromkeys(("q_ptr", "weight_ptr", "out_ptr"), f"*{element}")
+            sizes = ("num_frames", "frame_tokens", "frame_tiles", "text_keys", "image_keys", "audio_keys")
+            types |= dict.fromkeys((*sizes, "text_sharers", "image_sharers"), "i32") | {"scale": "fp32"}
+            constants = {"HAS_WEIGHT": has_weight, "DIM": 12 * head_dim, "HEAD_DIM": head_dim} | chosen
+            name = f"cross_attention {element} head {head_dim}{' weighted' if has_weight else ''}"
+            found.append(Variant(name=name, kernel=cross_attention_kernel, types=types, constants=constants, tensor_cores=True))
+    return found

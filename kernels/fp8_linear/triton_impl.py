@@ -7,9 +7,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.launch import INTERPRETED, TYPE_NAMES, Variant, check_launch
+from kernels.fp8 import FP8
+from kernels.launch import TYPE_NAMES, Variant, check_launch
+from kernels.tuning import Parameters, parameters
 
-MAX_WIDTH = 16384
+MAX_WIDTH, WIDE = 16384, 4096
+# As many warps as leave 32 values to a thread of a wide row, 16 to one of a narrow row.
+DEFAULTS: dict[str, Parameters] = {"narrow rows": {"num_warps": 4}, "wide rows": {"num_warps": 16}}
+PARAMETERS = parameters("fp8_linear", DEFAULTS)
 
 
 @triton.jit
@@ -26,36 +31,30 @@ def quantize_kernel(x_ptr, out_ptr, scale_ptr, DIM: tl.constexpr, BLOCK: tl.cons
     tl.store(out_ptr + row * DIM + column, (x / scale).to(out_ptr.dtype.element_ty), mask=inside)
 
 
-def _meta(dim: int) -> tuple[dict[str, int], int]:
-    """Constants, and as many warps as leave 32 values to a thread of a wide row, 16 to one of a narrow row."""
-    block = triton.next_power_of_2(dim)
-    return {"DIM": dim, "BLOCK": block}, 16 if block > 4096 else 4
+def _case(dim: int) -> str:
+    return "wide rows" if dim > WIDE else "narrow rows"
 
 
 def launch(x: Tensor, gelu: bool) -> tuple[Tensor, Tensor]:
     """Arguments already checked; see the package."""
     check_launch(x)
-    if x.shape[1] > MAX_WIDTH:
-        raise ValueError(f"rows of up to {MAX_WIDTH} elements are supported, got {x.shape[1]}")
-    constants, num_warps = _meta(x.shape[1])
-    out, scale = torch.empty_like(x, dtype=torch.float8_e4m3fn), x.new_empty(x.shape[0], dtype=torch.float32)
-    quantize_kernel[(x.shape[0],)](x, out, scale, **constants, GELU=gelu, num_warps=num_warps)
+    rows, dim = x.shape
+    if dim > MAX_WIDTH:
+        raise ValueError(f"rows of up to {MAX_WIDTH} elements are supported, got {dim}")
+    out, scale = torch.empty_like(x, dtype=FP8), x.new_empty(rows, dtype=torch.float32)
+    quantize_kernel[(rows,)](x, out, scale, DIM=dim, BLOCK=triton.next_power_of_2(dim), GELU=gelu, **PARAMETERS[_case(dim)])
     return out, scale
 
 
-def shipped() -> list[Variant]:
+def variants(case: str, chosen: Parameters) -> list[Variant]:
     """The inputs of both layers of the 1536-wide model's feed-forward part, and of its other layers."""
-    if INTERPRETED:
-        raise RuntimeError("compiling needs the interpreter off")
-    variants = []
+    found = []
     for dim, gelu in ((1536, False), (8960, False), (8960, True)):
+        if _case(dim) != case:
+            continue
         for element in (TYPE_NAMES[dtype] for dtype in (torch.bfloat16, torch.float16, torch.float32)):
-            constants, num_warps = _meta(dim)
-            name = f"quantize {element} {dim}{' gelu' if gelu else ''}"
             types = {"x_ptr": f"*{element}", "out_ptr": "*fp8e4nv", "scale_ptr": "*fp32"}
-            variants.append(
-                Variant(
-                    name=name, kernel=quantize_kernel, types=types, constants=constants | {"GELU": gelu}, num_warps=num_warps, num_stages=3
-                )
-            )
-    return variants
+            constants = {"DIM": dim, "BLOCK": triton.next_power_of_2(dim), "GELU": gelu} | chosen
+            name = f"quantize {element} {dim}{' gelu' if gelu else ''}"
+            found.append(Variant(name=name, kernel=quantize_kernel, types=types, constants=constants))
+    return found

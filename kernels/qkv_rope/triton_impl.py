@@ -7,9 +7,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.launch import INTERPRETED, TYPE_NAMES, Variant, check_launch
+from kernels.fp8 import FP8
+from kernels.launch import TYPE_NAMES, Variant, check_launch
+from kernels.tuning import Parameters, parameters
 
-NUM_WARPS = 4
+DEFAULTS: dict[str, Parameters] = {"row": {"num_warps": 4}, "row to fp8": {"num_warps": 4}}
+PARAMETERS = parameters("qkv_rope", DEFAULTS)
 
 
 @triton.jit
@@ -23,9 +26,23 @@ def _norm_rotate(row_ptr, weight_ptr, cosine, sine, column, inside, eps, DIM: tl
 
 
 @triton.jit
+def _store(
+    x, ptr, scale_ptr, scale_stride, column, inside, DIM: tl.constexpr, BLOCK: tl.constexpr, HEAD_DIM: tl.constexpr, FP8: tl.constexpr
+):
+    """A row as it is, or in 8 bits with a factor a head, scale_stride apart."""
+    if FP8:
+        heads = tl.reshape(x, (BLOCK // HEAD_DIM, HEAD_DIM))
+        scale = tl.maximum(tl.max(tl.abs(heads), axis=1), 1e-12) / 448.0
+        head = tl.arange(0, BLOCK // HEAD_DIM)
+        tl.store(scale_ptr + head * scale_stride, scale, mask=head < DIM // HEAD_DIM)
+        x = tl.reshape(heads / scale[:, None], (BLOCK,))
+    tl.store(ptr + column, x.to(ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def qkv_rope_kernel(
-    qkv_ptr, q_weight_ptr, k_weight_ptr, rope_ptr, position_ptr, slot_ptr, q_ptr, k_cache_ptr, v_cache_ptr, eps,
-    DIM: tl.constexpr, BLOCK: tl.constexpr, HEAD_DIM: tl.constexpr,
+    qkv_ptr, q_weight_ptr, k_weight_ptr, rope_ptr, position_ptr, slot_ptr, q_ptr, k_cache_ptr, v_cache_ptr, q_scale_ptr, k_scale_ptr,
+    v_scale_ptr, num_tokens, num_rows, eps, DIM: tl.constexpr, BLOCK: tl.constexpr, HEAD_DIM: tl.constexpr, FP8: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
     position = tl.load(position_ptr + token).to(tl.int64)
@@ -37,42 +54,51 @@ def qkv_rope_kernel(
     table = tl.load(rope_ptr + position * HEAD_DIM + column % HEAD_DIM)
     cosine, sine = tl.split(tl.reshape(table, (BLOCK // 2, 2)))
     q = _norm_rotate(row_ptr, q_weight_ptr, cosine, sine, column, inside, eps, DIM, BLOCK)
-    tl.store(q_ptr + token * DIM + column, q.to(q_ptr.dtype.element_ty), mask=inside)
+    _store(q, q_ptr + token * DIM, q_scale_ptr + token, num_tokens, column, inside, DIM, BLOCK, HEAD_DIM, FP8)
     k = _norm_rotate(row_ptr + DIM, k_weight_ptr, cosine, sine, column, inside, eps, DIM, BLOCK)
-    tl.store(k_cache_ptr + slot * DIM + column, k.to(k_cache_ptr.dtype.element_ty), mask=inside)
-    v = tl.load(row_ptr + 2 * DIM + column, mask=inside)
-    tl.store(v_cache_ptr + slot * DIM + column, v, mask=inside)
+    _store(k, k_cache_ptr + slot * DIM, k_scale_ptr + slot, num_rows, column, inside, DIM, BLOCK, HEAD_DIM, FP8)
+    v = tl.load(row_ptr + 2 * DIM + column, mask=inside, other=0.0)
+    _store(v.to(tl.float32), v_cache_ptr + slot * DIM, v_scale_ptr + slot, num_rows, column, inside, DIM, BLOCK, HEAD_DIM, FP8)
 
 
-def _constants(dim: int, head_dim: int) -> dict[str, int]:
-    return {"DIM": dim, "BLOCK": triton.next_power_of_2(dim), "HEAD_DIM": head_dim}
+def _case(fp8: bool) -> str:
+    return "row to fp8" if fp8 else "row"
+
+
+def _constants(dim: int, head_dim: int, fp8: bool) -> dict[str, int]:
+    return {"DIM": dim, "BLOCK": triton.next_power_of_2(dim), "HEAD_DIM": head_dim, "FP8": fp8}
 
 
 def launch(
     qkv: Tensor, q_weight: Tensor, k_weight: Tensor, rope: Tensor, position: Tensor, slot: Tensor, k_cache: Tensor, v_cache: Tensor,
-    eps: float,
-) -> Tensor:  # fmt: skip
+    k_scale: Tensor | None, v_scale: Tensor | None, eps: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Arguments already checked; see the package."""
     tensors = (qkv, q_weight, k_weight, rope, position, slot)
-    check_launch(*tensors, k_cache, v_cache)
-    tokens, dim = qkv.shape[0], qkv.shape[1] // 3
-    q = qkv.new_empty(tokens, dim)
-    qkv_rope_kernel[(tokens,)](*tensors, q, k_cache, v_cache, eps, **_constants(dim, 2 * rope.shape[1]), num_warps=NUM_WARPS)
-    return q
+    check_launch(*tensors, k_cache, v_cache, k_scale, v_scale)
+    tokens, dim, head_dim = qkv.shape[0], qkv.shape[1] // 3, 2 * rope.shape[1]
+    fp8 = k_scale is not None
+    if fp8 and head_dim & (head_dim - 1):
+        raise ValueError(f"in 8 bits the width of a head must be a power of two, got {head_dim}")
+    q = torch.empty(tokens, dim, dtype=k_cache.dtype, device=qkv.device)
+    q_scale = qkv.new_empty((dim // head_dim, tokens) if fp8 else 0, dtype=torch.float32)
+    qkv_rope_kernel[(tokens,)](
+        *tensors, q, k_cache, v_cache, q_scale, q_scale if k_scale is None else k_scale, q_scale if v_scale is None else v_scale,
+        tokens, k_cache.shape[0], eps, **_constants(dim, head_dim, fp8), **PARAMETERS[_case(fp8)],
+    )  # fmt: skip
+    return q, q_scale
 
 
-def shipped() -> list[Variant]:
-    if INTERPRETED:
-        raise RuntimeError("compiling needs the interpreter off")
-    variants = []
-    for dtype in (torch.bfloat16, torch.float16):
-        element = f"*{TYPE_NAMES[dtype]}"
-        types = {"qkv_ptr": element, "q_weight_ptr": element, "k_weight_ptr": element, "rope_ptr": "*fp32", "position_ptr": "*i32"}
-        types |= {"slot_ptr": "*i32", "q_ptr": element, "k_cache_ptr": element, "v_cache_ptr": element, "eps": "fp32"}
-        variants.append(
-            Variant(
-                name=f"qkv_rope {element[1:]}", kernel=qkv_rope_kernel, types=types, constants=_constants(1536, 128),
-                num_warps=NUM_WARPS, num_stages=3,
-            )
-        )  # fmt: skip
-    return variants
+def variants(case: str, chosen: Parameters) -> list[Variant]:
+    """The row of the 1536-wide model in both 16-bit types."""
+    fp8 = case == _case(True)
+    found = []
+    for element in (f"*{TYPE_NAMES[dtype]}" for dtype in (torch.bfloat16, torch.float16)):
+        types = dict.fromkeys(("qkv_ptr", "q_weight_ptr", "k_weight_ptr"), element) | {"rope_ptr": "*fp32"}
+        types |= dict.fromkeys(("position_ptr", "slot_ptr"), "*i32")
+        types |= dict.fromkeys(("q_ptr", "k_cache_ptr", "v_cache_ptr"), f"*{TYPE_NAMES[FP8]}" if fp8 else element)
+        types |= dict.fromkeys(("q_scale_ptr", "k_scale_ptr", "v_scale_ptr"), "*fp32")
+        types |= {"num_tokens": "i32", "num_rows": "i32", "eps": "fp32"}
+        name = f"qkv_rope {element[1:]}{' to fp8' if fp8 else ''}"
+        found.append(Variant(name=name, kernel=qkv_rope_kernel, types=types, constants=_constants(1536, 128, fp8) | chosen))
+    return found

@@ -21,9 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.dispatch import FLOATS, Implementation, check_contiguous, check_devices, check_dtype, check_shape, choose
-
-FP8 = torch.float8_e4m3fn
-FP8_MAX = 448.0
+from kernels.fp8 import FP8, quantize
 
 
 class Normed(NamedTuple):
@@ -59,19 +57,22 @@ def reference(
     """The formula in torch; float32 inside (float64 for float64). Returns empty tensors for what was not asked for."""
     wide = x if x.dtype == torch.float64 else x.float()
     if y is not None:
-        wide = wide + (y.to(wide) if gate is None else y.to(wide) * _per_token(gate, x).to(wide))
+        wide = wide + y.to(wide) if gate is None else _scaled_sum(wide, y.to(wide), gate.to(wide))
     h = F.layer_norm(wide, (x.shape[-1],), None if weight is None else weight.to(wide), None if bias is None else bias.to(wide), eps)
     if scale is not None and shift is not None:
-        h = h * (1 + _per_token(scale, x).to(wide)) + _per_token(shift, x).to(wide)
+        h = _scaled_sum(shift.to(wide), h, 1 + scale.to(wide))
     out = x.new_empty(0) if y is None else wide.to(x.dtype)
     if not fp8:
         return out, h.to(x.dtype), x.new_empty(0, dtype=torch.float32)
-    row_scale = h.abs().amax(dim=-1).clamp(min=1e-12) / FP8_MAX
-    return out, (h / row_scale[..., None]).to(FP8), row_scale.float()
+    return out, *quantize(h)
 
 
-def _per_token(m_BTD: Tensor, x_BND: Tensor) -> Tensor:
-    return m_BTD.repeat_interleave(x_BND.shape[1] // m_BTD.shape[1], dim=1)
+def _scaled_sum(x: Tensor, y_BND: Tensor, m_BTD: Tensor) -> Tensor:
+    """x + y * m, where what has a row a latent frame gives it to each token of the frame; nothing is repeated."""
+    frames = m_BTD.shape[1]
+    if frames == 1:
+        return torch.addcmul(x, y_BND, m_BTD)
+    return torch.addcmul(*(t.unflatten(1, (frames, -1)) for t in (x, y_BND, m_BTD))).flatten(1, 2)
 
 
 def _check(
@@ -90,6 +91,8 @@ def _check(
     for name, m in (("gate", gate), ("scale", scale), ("shift", shift)):
         if m is not None and (m.dim() != 3 or m.shape[0] != x.shape[0] or m.shape[2] != x.shape[2] or x.shape[1] % m.shape[1]):
             raise ValueError(f"{name} must be [{x.shape[0]}, T, {x.shape[2]}] with T a divisor of {x.shape[1]}, got {list(m.shape)}")
+    if len({m.shape[1] for m in (gate, scale, shift) if m is not None}) > 1:
+        raise ValueError("gate, scale and shift must have the same number of latent frames")
     for name, m in (("weight", weight), ("bias", bias)):
         if m is not None:
             check_shape(name, m, x.shape[2:])
@@ -108,8 +111,6 @@ def _launch(
     for name, m in (("gate", gate), ("scale", scale), ("shift", shift)):
         if m is not None and m.stride(-1) != 1:
             raise ValueError(f"{name} must be contiguous in its last dimension, got strides {m.stride()}")
-    if len({m.shape[1] for m in (gate, scale, shift) if m is not None}) > 1:
-        raise ValueError("gate, scale and shift must have the same number of latent frames")
     return triton_impl.launch(x, y, gate, scale, shift, weight, bias, eps, fp8)
 
 

@@ -7,9 +7,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.launch import INTERPRETED, TYPE_NAMES, Variant, check_launch
+from kernels.fp8 import FP8
+from kernels.launch import TYPE_NAMES, Variant, check_launch
+from kernels.tuning import Parameters, parameters
 
-NUM_WARPS = 4
+DEFAULTS: dict[str, Parameters] = {"row": {"num_warps": 4}, "row to fp8": {"num_warps": 4}}
+PARAMETERS = parameters("residual_norm", DEFAULTS)
 
 
 @triton.jit
@@ -48,6 +51,10 @@ def residual_norm_kernel(
     tl.store(h_ptr + row * DIM + column, h.to(h_ptr.dtype.element_ty), mask=inside)
 
 
+def _case(fp8: bool) -> str:
+    return "row to fp8" if fp8 else "row"
+
+
 def _constants(dim: int, y: bool, gate: bool, scale: bool, plus_one: bool, fp8: bool) -> dict[str, int | bool]:
     flags = {"HAS_Y": y, "HAS_GATE": gate, "HAS_SCALE": scale, "PLUS_ONE": plus_one, "FP8": fp8}
     return {"DIM": dim, "BLOCK": triton.next_power_of_2(dim), **flags}
@@ -65,39 +72,34 @@ def launch(
     if weight is not None and bias is not None:
         mul, add = weight.expand(batch, frames, dim), bias.expand(batch, frames, dim)
     out = x.new_empty(0) if y is None else torch.empty_like(x)
-    h = torch.empty_like(x, dtype=torch.float8_e4m3fn if fp8 else x.dtype)
+    h = torch.empty_like(x, dtype=FP8 if fp8 else x.dtype)
     row_scale = x.new_empty((batch, tokens) if fp8 else 0, dtype=torch.float32)
     strides = [stride for m in (gate, mul, add) for stride in ((0, 0) if m is None else m.stride()[:2])]
     residual_norm_kernel[(batch * tokens,)](
         x, x if y is None else y, x if gate is None else gate, x if mul is None else mul, x if add is None else add,
         x if y is None else out, h, row_scale, tokens, tokens // frames, *strides, eps,
-        **_constants(dim, y is not None, gate is not None, mul is not None, weight is None, fp8), num_warps=NUM_WARPS,
+        **_constants(dim, y is not None, gate is not None, mul is not None, weight is None, fp8), **PARAMETERS[_case(fp8)],
     )  # fmt: skip
     return out, h, row_scale
 
 
-def shipped() -> list[Variant]:
-    """Every place in a block of the 1536-wide model, in both 16-bit types, for both kinds of output."""
-    if INTERPRETED:
-        raise RuntimeError("compiling needs the interpreter off")
+def variants(case: str, chosen: Parameters) -> list[Variant]:
+    """Every place in a block of the 1536-wide model, in both 16-bit types."""
     places = {
         "entry": (False, False, True, True),
         "after_attention": (True, True, True, False),
         "after_cross_attention": (True, False, True, True),
         "after_ffn": (True, True, True, True),
     }
-    variants = []
-    for dtype in (torch.bfloat16, torch.float16):
-        for fp8 in (False, True):
-            for place, flags in places.items():
-                element = TYPE_NAMES[dtype]
-                tensors = dict.fromkeys(("x_ptr", "y_ptr", "gate_ptr", "scale_ptr", "shift_ptr", "out_ptr"), f"*{element}")
-                types = tensors | {"h_ptr": f"*{'fp8e4nv' if fp8 else element}", "row_scale_ptr": "*fp32"}
-                sizes = ("num_tokens", "tokens_per_frame", "gate_stride_b", "gate_stride_t", "scale_stride_b", "scale_stride_t")
-                types |= dict.fromkeys((*sizes, "shift_stride_b", "shift_stride_t"), "i32") | {"eps": "fp32"}
-                name = f"residual_norm {place} {element}{' to fp8' if fp8 else ''}"
-                constants = _constants(1536, *flags, fp8)
-                variants.append(
-                    Variant(name=name, kernel=residual_norm_kernel, types=types, constants=constants, num_warps=NUM_WARPS, num_stages=3)
-                )
-    return variants
+    fp8 = case == _case(True)
+    found = []
+    for element in (TYPE_NAMES[dtype] for dtype in (torch.bfloat16, torch.float16)):
+        for place, flags in places.items():
+            types = dict.fromkeys(("x_ptr", "y_ptr", "gate_ptr", "scale_ptr", "shift_ptr", "out_ptr"), f"*{element}")
+            types |= {"h_ptr": f"*{'fp8e4nv' if fp8 else element}", "row_scale_ptr": "*fp32"}
+            sizes = ("num_tokens", "tokens_per_frame", "gate_stride_b", "gate_stride_t", "scale_stride_b", "scale_stride_t")
+            types |= dict.fromkeys((*sizes, "shift_stride_b", "shift_stride_t"), "i32") | {"eps": "fp32"}
+            name = f"residual_norm {place} {element}{' to fp8' if fp8 else ''}"
+            constants = _constants(1536, *flags, fp8) | chosen
+            found.append(Variant(name=name, kernel=residual_norm_kernel, types=types, constants=constants))
+    return found

@@ -6,17 +6,22 @@ q, out: [M, D], the new tokens of all sessions one after the other. k_cache, v_c
 A `Session` says which rows of the caches are its window, oldest first. With `frame_tokens` attention is block-causal: the newest
 frame sees the whole window, the one before it all but the newest frame, and so on. All contiguous, D = num_heads * head_dim.
 
+In 8 bits, q and the caches are float8_e4m3fn with `Scales` as qkv_norm_rope_append leaves them, and out is bfloat16. The Triton kernel
+then rounds the softmax weights to 8 bits too, times the values' factors relative to the largest of a key block.
+
 Work: 4 * q_len * kv_len * D operations a session: 406 GFLOP for 3072 queries over 21504 keys of 1536. Bytes hardly matter.
 
 Default on a GPU: torch's own attention (cuDNN first) where all windows are alike, which is one dense batch to it; the Triton kernel
 for windows of different lengths, wrapped rings and block-causal order, where the library needs a call for each.
-The Triton kernel needs 16-bit types, head_dim 64 or 128 and windows and frames of whole 64-row tiles. It is
+In 8 bits torch has no attention, so the kernel runs for all windows.
+The Triton kernel needs 16-bit or 8-bit types, head_dim 64 or 128 and windows and frames of whole 64-row tiles. It is
 deterministic, but how the keys are split depends on the batch: a session's result in another batch differs by rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,26 +29,42 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kernels.dispatch import Implementation, check_contiguous, check_devices, check_dtype, check_shape, choose
-from kernels.window_attention.plan import Session
+from kernels.fp8 import FP8
+from kernels.window_attention.plan import Session as Session
 
 _LIBRARY = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
+class Scales(NamedTuple):
+    """What a head of a row in 8 bits is to be multiplied by: float32 [H, M] of the queries, [H, R] of cached keys and values."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+
+
 def window_attention(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, sessions: Sequence[Session], *, num_heads: int, frame_tokens: int | None = None,
-    implementation: Implementation = "auto",
+    scales: Scales | None = None, implementation: Implementation = "auto",
 ) -> Tensor:  # fmt: skip
-    """The attention output [M, D]. See the module."""
-    _check(q, k_cache, v_cache, sessions, num_heads, frame_tokens)
+    """The attention output [M, D], in q's type (bfloat16 if that is 8 bits). See the module."""
+    factors = scales or (None, None, None)
+    _check(q, k_cache, v_cache, sessions, num_heads, frame_tokens, factors)
     route = choose(implementation, (q, k_cache, v_cache))
     flat = [number for session in sessions for number in session]
     if route == "operator":
-        return _operator(q, k_cache, v_cache, flat, num_heads, frame_tokens)
-    return (_launch if route == "triton" else reference)(q, k_cache, v_cache, flat, num_heads, frame_tokens)
+        return _operator(q, k_cache, v_cache, flat, num_heads, frame_tokens, *factors)
+    return (_launch if route == "triton" else reference)(q, k_cache, v_cache, flat, num_heads, frame_tokens, *factors)
 
 
-def reference(q: Tensor, k_cache: Tensor, v_cache: Tensor, flat: Sequence[int], num_heads: int, frame_tokens: int | None) -> Tensor:
+def reference(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, flat: Sequence[int], num_heads: int, frame_tokens: int | None,
+    q_scale: Tensor | None = None, k_scale: Tensor | None = None, v_scale: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """torch's attention: one call where all windows are alike, otherwise one for each session (and frame, if block-causal)."""
+    if q_scale is not None and k_scale is not None and v_scale is not None:
+        wide = [_dequantize(*pair) for pair in ((q, q_scale), (k_cache, k_scale), (v_cache, v_scale))]
+        return reference(wide[0], wide[1], wide[2], flat, num_heads, frame_tokens).bfloat16()
     sessions = unflatten(flat)
     if _alike(sessions) and frame_tokens is None:
         one, count = sessions[0], len(sessions)
@@ -59,6 +80,10 @@ def reference(q: Tensor, k_cache: Tensor, v_cache: Tensor, flat: Sequence[int], 
             parts.append(_attend(q[None, q_row + row : q_row + row + step], keys[None, :seen], values[None, :seen], num_heads)[0])
         q_row += session.q_len
     return torch.cat(parts)
+
+
+def _dequantize(x8_ND: Tensor, scale_HN: Tensor) -> Tensor:
+    return (x8_ND.float().unflatten(-1, (len(scale_HN), -1)) * scale_HN.t()[..., None]).flatten(1)
 
 
 def unflatten(flat: Sequence[int]) -> tuple[Session, ...]:
@@ -89,10 +114,19 @@ def _attend(q_BND: Tensor, k_BMD: Tensor, v_BMD: Tensor, num_heads: int) -> Tens
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-def _check(q: Tensor, k_cache: Tensor, v_cache: Tensor, sessions: Sequence[Session], num_heads: int, frame_tokens: int | None) -> None:
+def _check(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, sessions: Sequence[Session], num_heads: int, frame_tokens: int | None,
+    scales: tuple[Tensor | None, Tensor | None, Tensor | None],
+) -> None:  # fmt: skip
     if q.dim() != 2 or q.shape[1] % num_heads:
         raise ValueError(f"q must be [M, D] with D a multiple of {num_heads} heads, got {list(q.shape)}")
-    check_devices((q, k_cache, v_cache))
+    check_devices((q, k_cache, v_cache, *scales))
+    if (q.dtype == FP8) != (scales[0] is not None):
+        raise ValueError(f"scales go with q in {FP8}, and only there; got {'no' if scales[0] is None else 'given'} scales, q in {q.dtype}")
+    for name, scale, rows in zip("qkv", scales, (len(q), len(k_cache), len(k_cache)), strict=True):
+        if scale is not None:
+            check_shape(f"the scales of {name}", scale, (num_heads, rows))
+            check_dtype(f"the scales of {name}", scale, (torch.float32,))
     for name, cache in (("k_cache", k_cache), ("v_cache", v_cache)):
         check_shape(name, cache, (k_cache.shape[0], q.shape[1]))
         check_dtype(name, cache, (q.dtype,))
@@ -106,29 +140,38 @@ def _check(q: Tensor, k_cache: Tensor, v_cache: Tensor, sessions: Sequence[Sessi
             raise ValueError(f"block-causal needs whole frames of {frame_tokens} tokens, the queries' own keys included, got {session}")
 
 
-def _launch(q: Tensor, k_cache: Tensor, v_cache: Tensor, flat: Sequence[int], num_heads: int, frame_tokens: int | None) -> Tensor:
+def _launch(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, flat: Sequence[int], num_heads: int, frame_tokens: int | None,
+    q_scale: Tensor | None, k_scale: Tensor | None, v_scale: Tensor | None,
+) -> Tensor:  # fmt: skip
     from kernels.window_attention import triton_impl
 
-    for name, tensor in (("q", q), ("k_cache", k_cache), ("v_cache", v_cache)):
-        check_contiguous(name, tensor)
-    return triton_impl.launch(q, k_cache, v_cache, unflatten(flat), num_heads, frame_tokens)
+    named = {"q": q, "k_cache": k_cache, "v_cache": v_cache, "scales.q": q_scale, "scales.k": k_scale, "scales.v": v_scale}
+    for name, tensor in named.items():
+        if tensor is not None:
+            check_contiguous(name, tensor)
+    return triton_impl.launch(q, k_cache, v_cache, unflatten(flat), num_heads, frame_tokens, q_scale, k_scale, v_scale)
 
 
 @torch.library.custom_op("livemimic::window_attention", mutates_args=(), device_types="cuda")
 def _operator(
-    q: Tensor, k_cache: Tensor, v_cache: Tensor, sessions: Sequence[int], num_heads: int, frame_tokens: int | None
-) -> Tensor:
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, sessions: Sequence[int], num_heads: int, frame_tokens: int | None,
+    q_scale: Tensor | None, k_scale: Tensor | None, v_scale: Tensor | None,
+) -> Tensor:  # fmt: skip
     from kernels.window_attention import triton_impl
 
-    library_is_best = _alike(unflatten(sessions)) and frame_tokens is None
-    if library_is_best or triton_impl.unsupported(q, unflatten(sessions), num_heads, frame_tokens):
-        return reference(q, k_cache, v_cache, sessions, num_heads, frame_tokens)
-    return _launch(q, k_cache, v_cache, sessions, num_heads, frame_tokens)
+    library_is_best = _alike(unflatten(sessions)) and frame_tokens is None and q.dtype != FP8
+    supported = triton_impl.unsupported(q, unflatten(sessions), num_heads, frame_tokens) is None
+    run = _launch if supported and not library_is_best else reference
+    return run(q, k_cache, v_cache, sessions, num_heads, frame_tokens, q_scale, k_scale, v_scale)
 
 
 _operator.register_kernel("cpu")(reference)
 
 
 @_operator.register_fake
-def _(q: Tensor, k_cache: Tensor, v_cache: Tensor, sessions: Sequence[int], num_heads: int, frame_tokens: int | None) -> Tensor:
-    return q.new_empty(q.shape)
+def _(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, sessions: Sequence[int], num_heads: int, frame_tokens: int | None,
+    q_scale: Tensor | None, k_scale: Tensor | None, v_scale: Tensor | None,
+) -> Tensor:  # fmt: skip
+    return q.new_empty(q.shape, dtype=torch.bfloat16 if q.dtype == FP8 else q.dtype)

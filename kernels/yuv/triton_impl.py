@@ -7,11 +7,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.launch import INTERPRETED, TYPE_NAMES, Variant, check_launch
+from kernels.launch import TYPE_NAMES, Variant, check_launch
+from kernels.tuning import Parameters, parameters
 from kernels.yuv import MATRIX, OFFSET, SWING
 
-BLOCK = 512  # 2x2 blocks a program
-NUM_WARPS = 4
+DEFAULTS: dict[str, Parameters] = {"picture": {"BLOCK": 512, "num_warps": 4}}  # BLOCK: 2x2 blocks a program
+PARAMETERS = parameters("yuv", DEFAULTS)
 # The formula's numbers as the constants of the kernel, KR ... the row of U and so on, studio swing included.
 _ROWS = dict(zip("YUV", (tuple(c * swing for c in row) for row, swing in zip(MATRIX, SWING, strict=True)), strict=True))
 COEFFICIENTS = {f"{plane}{colour}": value for plane, row in _ROWS.items() for colour, value in zip("RGB", row, strict=True)}
@@ -57,8 +58,7 @@ def i420_kernel(
     tl.store(out_ptr + plane + plane // 4 + block, _to_byte(v), mask=inside)
 
 
-def _constants() -> dict[str, float | int]:
-    return COEFFICIENTS | {"Y0": OFFSET[0], "C0": OFFSET[1], "BLOCK": BLOCK}
+CONSTANTS = COEFFICIENTS | {"Y0": OFFSET[0], "C0": OFFSET[1]}
 
 
 def launch(frames: Tensor) -> Tensor:
@@ -66,17 +66,14 @@ def launch(frames: Tensor) -> Tensor:
     check_launch(frames)
     num, _, height, width = frames.shape
     out = frames.new_empty(num, height * 3 // 2, width, dtype=torch.uint8)
-    i420_kernel[(triton.cdiv(height * width // 4, BLOCK), num)](frames, out, height, width, **_constants(), num_warps=NUM_WARPS)
+    chosen = PARAMETERS["picture"]
+    i420_kernel[(triton.cdiv(height * width // 4, chosen["BLOCK"]), num)](frames, out, height, width, **CONSTANTS, **chosen)
     return out
 
 
-def shipped() -> list[Variant]:
-    if INTERPRETED:
-        raise RuntimeError("compiling needs the interpreter off")
-    variants = []
+def variants(case: str, chosen: Parameters) -> list[Variant]:
+    found = []
     for element in (TYPE_NAMES[dtype] for dtype in (torch.bfloat16, torch.float16, torch.float32)):
         types = {"rgb_ptr": f"*{element}", "out_ptr": "*u8", "height": "i32", "width": "i32"}
-        variants.append(
-            Variant(name=f"i420 {element}", kernel=i420_kernel, types=types, constants=_constants(), num_warps=NUM_WARPS, num_stages=3)
-        )
-    return variants
+        found.append(Variant(name=f"i420 {element}", kernel=i420_kernel, types=types, constants=CONSTANTS | chosen))
+    return found

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 WIDENING = 4  # feature steps that a preview window is widened by on either side
+PREVIEW_TOKENS = 17  # a latent frame's window in preview: 9 steps, widened
 NEIGHBOURS = 5  # positions around a video frame in flash features
 LATTER = 8  # positions that a latent frame of four video frames keeps of them
 

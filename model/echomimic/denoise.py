@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from model.echomimic.dit import EchoMimicDiT, StepCache
-from model.echomimic.guidance import combine_flash, combine_preview, dynamic_scale, negative_factor, phda_gains
+from model.echomimic.guidance import combine_flash, combine_preview, dynamic_scale, negative_factor, phda_gains, released_negative_factor
 from model.echomimic.samplers import Sampler
 
 
@@ -38,6 +38,7 @@ class Guidance:
     dynamic: bool = False
     negative_scale: float = 1.0
     negative_steps: int = 0
+    negative_grows: bool = False  # as released
     phda: bool = False  # branch weights of the paper's figure; the release has none
 
     @property
@@ -62,7 +63,8 @@ class PreviewPredict:
     def __call__(self, x: Tensor, timestep: Tensor, step: int, conditions: Conditions) -> Tensor:
         c, guidance = conditions, self.guidance
         rows = 3 if guidance.on else 1
-        negative = c.negative * negative_factor(step, guidance.negative_scale, guidance.negative_steps)
+        factor = released_negative_factor if guidance.negative_grows else negative_factor
+        negative = c.negative * factor(step, guidance.negative_scale, guidance.negative_steps)
         silent = torch.zeros_like(c.audio)
         out = self.dit(
             _rows(x, rows), _rows(c.y, rows), timestep.expand(rows), image_BLC=_rows(c.image, rows),

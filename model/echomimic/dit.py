@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.dit import Block, BranchGains, Head, own_frames_only, timestep_embedding, unpatch
+from model.attention import BranchGains, ContextFn, StaticKeys, own_frames_only
+from model.dit import Block, Head, timestep_embedding, unpatch
 from model.echomimic.audio_tokens import FlashAudio, PreviewAudio, flash_selection, preview_windows
 from model.echomimic.config import EchoMimicConfig
 from model.rope import rope_table
@@ -61,18 +62,33 @@ class EchoMimicDiT(nn.Module):
         riflex: tuple[int, int] | None = None, cache: StepCache | None = None,
     ) -> Tensor:  # fmt: skip
         """Flow [B, C, T, h, w]. `text` holds valid tokens only; the mask [B, rows * columns] weighs what a place hears (preview)."""
+        frames = x_BCThw.shape[2]
+        words, image, sound = self.text_tokens(text), self.img_emb(image_BLC), self.audio_tokens(audio)
+        if sound.shape[1] != frames:
+            raise ValueError(f"audio covers {sound.shape[1]} latent frames, the video has {frames}")
+        weighed = self._gains(gains, None if face_mask_BN is None else face_mask_BN.to(sound.dtype), audio_scale, frames)
+
+        def static(layer: int) -> StaticKeys:
+            return cast(Block, self.blocks[layer]).cross_attn.static_keys(words, image)
+
+        return self.flow(x_BCThw, y_BCThw, t_B, static=static, audio_BTLD=sound, gains=weighed, riflex=riflex, cache=cache)
+
+    def flow(
+        self, x_BCThw: Tensor, y_BCThw: Tensor, t_B: Tensor, *, static: Callable[[int], StaticKeys], audio_BTLD: Tensor,
+        gains: BranchGains | None = None, context: ContextFn = own_frames_only, context_frames: int = 0,
+        riflex: tuple[int, int] | None = None, cache: StepCache | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The same from embedded conditions: `static` gives a layer's keys of text and image. `context` adds earlier frames, see `DiT`."""
         patches = self.patch_embedding(torch.cat((x_BCThw, y_BCThw), dim=1))
         frames, rows, columns = patches.shape[2:]
-        x_BND = patches.flatten(2).transpose(1, 2)
+        x_BND = patches.flatten(2).transpose(1, 2).contiguous()
         e_BD, e_B6D = self._time(t_B, x_BND.dtype)
-        words, image, sound = self._text(text), self.img_emb(image_BLC), self._audio(audio, frames)
-        weighed = self._gains(gains, None if face_mask_BN is None else face_mask_BN.to(x_BND.dtype), audio_scale, frames)
-        rope = self._rope(frames, rows, columns, riflex, x_BND.device)
+        table = self._rope(context_frames + frames, rows, columns, riflex, x_BND.device)
+        ropes = (table[context_frames * rows * columns :], table)
 
         def run(x: Tensor) -> Tensor:
             for layer, block in enumerate(self.blocks):
-                static = cast(Block, block).cross_attn.static_keys(words, image)
-                x = block(x, e_B6D[:, None], static, sound, weighed, layer, own_frames_only, (rope, rope))
+                x = block(x, e_B6D[:, None], static(layer), audio_BTLD, gains, layer, context, ropes)
             return x
 
         x_BND = run(x_BND) if cache is None else cache(e_B6D, x_BND, run)
@@ -84,21 +100,18 @@ class EchoMimicDiT(nn.Module):
         e_BD = self.time_embedding(angles.to(next(self.time_embedding.parameters()).dtype))
         return e_BD.to(dtype), self.time_projection(e_BD).unflatten(-1, (6, -1)).to(dtype)
 
-    def _text(self, text: Sequence[Tensor]) -> Tensor:
-        """Padding becomes a constant token; it is attended to, as in the published model."""
+    def text_tokens(self, text: Sequence[Tensor]) -> Tensor:
+        """[B, text_len, D]. Padding becomes a constant token; it is attended to, as in the published model."""
         longest = max(len(tokens) for tokens in text)
         if longest > self.config.text_len:
             raise ValueError(f"text must have at most {self.config.text_len} tokens, got {longest}")
         return self.text_embedding(torch.stack([F.pad(tokens, (0, 0, 0, self.config.text_len - len(tokens))) for tokens in text]))
 
-    def _audio(self, audio: Tensor, frames: int) -> Tensor:
+    def audio_tokens(self, audio: Tensor) -> Tensor:
+        """[B, T, L, D]."""
         if self.config.variant == "preview":
-            tokens = preview_windows(self.audio2token(audio))
-        else:
-            tokens = self.audio_injection(*flash_selection(audio))
-        if tokens.shape[1] != frames:
-            raise ValueError(f"audio covers {tokens.shape[1]} latent frames, the video has {frames}")
-        return tokens
+            return preview_windows(self.audio2token(audio))
+        return self.audio_injection(*flash_selection(audio))
 
     def _gains(self, gains: BranchGains | None, face_mask_BN: Tensor | None, scale: float, frames: int) -> BranchGains | None:
         if face_mask_BN is None and scale == 1.0:

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from model.dit import BranchGains
+from model.attention import BranchGains
 
 # Phase-aware allocation as the paper's architecture figure shows it, read off: gain 0.5 at timestep 0, linear up to 1 at these.
 PHDA_FLOOR = 0.5
@@ -21,7 +21,12 @@ def dynamic_scale(scale: float, step: int, num_steps: int) -> float:
 
 
 def negative_factor(step: int, scale: float, num_steps: int) -> float:
-    """What the negative text is multiplied by at a step: it grows over steps 0..num_steps and stays there, as released."""
+    """Phase-aware negative guidance: the negative text counts more in steps 0..num_steps, then as it is."""
+    return scale if step <= num_steps else 1.0
+
+
+def released_negative_factor(step: int, scale: float, num_steps: int) -> float:
+    """The scaled text replaces the text, so the factor grows over steps 0..num_steps and stays: 1.5 becomes 3.375 for good."""
     return scale ** (min(step, num_steps) + 1)
 
 

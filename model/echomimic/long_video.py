@@ -37,9 +37,9 @@ Generate = Callable[[Span, Tensor | None], Tensor]
 
 
 def pixel_spans(total: int, window: int, overlap: int = OVERLAP) -> list[Span]:
-    """The last one is cut to whole latent frames: up to three frames at the end may be missing."""
+    """One where everything fits. The last is cut to whole latent frames: up to three frames at the end may be missing."""
     window = whole_frames(window)
-    if window <= overlap:
+    if total > window and window <= overlap:
         raise ValueError(f"window must be above the overlap of {overlap} frames, got {window}")
     spans, start = [], 0
     while start + window < total:
@@ -48,16 +48,15 @@ def pixel_spans(total: int, window: int, overlap: int = OVERLAP) -> list[Span]:
     return [*spans, Span(start, whole_frames(total - start))]
 
 
-def slide(generate: Generate, total: int, window: int, overlap: int = OVERLAP) -> Tensor:
-    """The stitched video [3, F, H, W], F <= total."""
-    spans = pixel_spans(total, window, overlap)
+def slide(generate: Generate, spans: list[Span], overlap: int = OVERLAP) -> Tensor:
+    """The stitched video [3, F, H, W], as long as the spans reach."""
     video = generate(spans[0], None)
     weight = torch.linspace(0, 1, overlap).view(1, -1, 1, 1)
     for span in spans[1:]:
         new = generate(span, to_bytes(video[:, -overlap:]))
         blended = video[:, -overlap:] * (1 - weight) + new[:, :overlap] * weight
         video = torch.cat((video[:, :-overlap], blended, new[:, overlap:]), dim=1)
-    return video[:, :total]
+    return video
 
 
 def latent_spans(total: int, window: int, overlap: int) -> list[Span]:
@@ -74,11 +73,12 @@ def latent_spans(total: int, window: int, overlap: int) -> list[Span]:
 def denoise_in_windows(
     predict: Predict, sampler: FlowEuler, x: Tensor, conditions: Conditions, *, window_frames: int, overlap: int = OVERLAP,
     observe: Callable[[Tensor, Tensor, Tensor, Tensor], None] | None = None,
+    after_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:  # fmt: skip
     """Preview only, Euler only: other samplers' histories would mix the windows.
 
     Every window is told that it begins with the reference picture, as released. `observe` is told each window's latent, audio,
-    flow and stepped latent.
+    flow and stepped latent, `after_step` every step's number and latent.
     """
     spans = latent_spans(x.shape[2], num_latents(window_frames), overlap)
     weight = torch.linspace(0, 1, overlap, device=x.device).view(1, 1, -1, 1, 1)
@@ -98,6 +98,8 @@ def denoise_in_windows(
             following[:, :, span.start : span.start + span.length] = placed
             previous = stepped
         x = following
+        if after_step is not None:
+            after_step(step, x)
     return x
 
 

@@ -1,11 +1,15 @@
 """A finished video from a portrait, a voice and a prompt, with the published weights: the path of the published scripts.
 
-preview goes in pixel windows as long as the voice lasts; flash is one window. Legend: F video frames, H W pixels.
+What is known of a window picks the task: its first frame (picture to video), the last too, or the eight that it continues from.
+Legend: F video frames, H W pixels, T latent frames, h w latent pixels.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,109 +17,170 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from model.echomimic.clip import clip_pixels
 from model.echomimic.colour import match_colour
 from model.echomimic.conditioning import known_video, masked_conditioning, resized, to_bytes, to_unit
 from model.echomimic.denoise import Conditions, FlashPredict, Predict, PreviewPredict, denoise
+from model.echomimic.dit import EchoMimicDiT
+from model.echomimic.encoders import Encoders
 from model.echomimic.folder import WeightsFolder
-from model.echomimic.framing import FaceBox, face_mask, num_latents, output_size, whole_frames
-from model.echomimic.long_video import Span, slide
-from model.echomimic.samplers import make_sampler
-from model.echomimic.settings import CALL_SHIFT, DEFAULTS, Settings
-from model.echomimic.speech import SAMPLES_PER_FRAME, flash_features, preview_features
+from model.echomimic.framing import FaceBox, covering_grid, face_grid, grid_mask, num_latents, output_size, whole_frames
+from model.echomimic.long_video import Span, denoise_in_windows, pixel_spans, slide
+from model.echomimic.samplers import FlowEuler
+from model.echomimic.settings import DEFAULTS, Settings
+from model.echomimic.speech import SAMPLES_PER_FRAME
 from model.echomimic.teacache import TeaCache
-from model.echomimic.text_cache import TextCache, default_folder
-from model.echomimic.umt5 import encode_text
+from model.echomimic.vae import WanVAE
+from model.echomimic.vae_layers import History
+from model.errors import ConfigError
 
 SHORTEST_FRAMES = 5  # two latent frames
-TEXT_LENGTH = 512
 
 Observe = Callable[[int, Tensor], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """`samples`: mono, 16 kHz, float in [-1, 1], as long as the video. The box is in the portrait's pixels (preview)."""
+
+    samples: np.ndarray
+    prompt: str
+    portrait: Image.Image | None = None  # without, a square made of the prompt alone
+    face: FaceBox | None = None
+    last_picture: Image.Image | None = None  # what the video ends with
+    hears: bool = True  # without, the model is given silence: picture to video
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scene:
+    """A job as the transformer is told it; a window adds what it knows and hears."""
+
+    total: int  # frames
+    first: Tensor  # [1, 3, 1, H, W] on the CPU, as the next; no frame where there is no portrait
+    last: Tensor
+    audio: Tensor
+    conditions: Callable[..., Conditions]  # given `y` and `audio`
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        return self.first.shape[3] // 8, self.first.shape[4] // 8
+
+
 class OfflineRenderer:
-    """Not thread-safe. The text encoder is loaded for a prompt and let go again."""
+    """Not thread-safe. Prompt and portrait are encoded before the transformer is loaded, so that both fit a small GPU one by one."""
 
     def __init__(self, folder: WeightsFolder, device: torch.device, dtype: torch.dtype, *, cache_folder: Path | None = None) -> None:
         folder.check()
-        self._cache = TextCache(cache_folder or default_folder(), folder.paths["text"], dtype)
         self._folder, self._device, self._dtype = folder, device, dtype
-        self._dit = folder.load_dit(device, dtype)
-        self._vae = folder.load_vae(device, dtype)
-        self._clip = folder.load_clip(device, dtype)
-        self._wav2vec = folder.load_wav2vec()
+        self._encoders = Encoders(folder, device, dtype, cache_folder=cache_folder)
+
+    @cached_property
+    def _dit(self) -> EchoMimicDiT:
+        return self._folder.load_dit(self._device, self._dtype)
+
+    @cached_property
+    def _vae(self) -> WanVAE:
+        return self._folder.load_vae(self._device, self._dtype)
 
     @torch.inference_mode()
-    def render(
-        self, portrait: Image.Image, samples: np.ndarray, prompt: str, *, negative: str = "", face: FaceBox | None = None,
-        seed: int = 43, settings: Settings | None = None, observe: Observe | None = None,
-    ) -> np.ndarray:  # fmt: skip
-        """Frames uint8 [F, H, W, 3] at 25 fps. `samples`: mono, 16 kHz, float in [-1, 1]; the box is in the portrait's pixels."""
+    def render(self, job: Job, settings: Settings | None = None, observe: Observe | None = None) -> np.ndarray:
+        """Frames uint8 [F, H, W, 3] at 25 fps. `observe` is told every step's number and latent.
+
+        Raises ConfigError for a voice that is too short, a picture that is too narrow, and a last picture with latent windows.
+        """
         settings = settings or DEFAULTS[self._folder.variant]
-        total = whole_frames(len(samples) // SAMPLES_PER_FRAME)
+        scene = self._scene(job, settings)
+        generator = torch.Generator().manual_seed(settings.seed)
+        if settings.long_video == "latent":
+            video = self._latent_windows(scene, settings, generator, observe)
+        else:
+            video = self._pixel_windows(scene, settings, generator, observe)
+        return finished(video)
+
+    def _scene(self, job: Job, settings: Settings) -> _Scene:
+        total = whole_frames(len(job.samples) // SAMPLES_PER_FRAME)
         if total < SHORTEST_FRAMES:
-            raise ValueError(f"audio must last at least {SHORTEST_FRAMES} frames (0.2 s), got {len(samples)} samples at 16 kHz")
-        if self._folder.variant == "flash":
+            message = f"the voice must last at least {SHORTEST_FRAMES} frames (0.2 s), got {len(job.samples)} samples at 16 kHz"
+            raise ConfigError("voice_too_short", message, "Use a longer recording.")
+        if settings.long_video is None:
             total = min(total, whole_frames(settings.window_frames))
-        size = output_size(portrait.width, portrait.height, settings.area)
-        still = to_unit(resized(portrait, *size)[None]).to(self._device, self._dtype)
-        texts = self._encode(prompt, negative)
-        image = self._clip(clip_pixels(still[:, :, 0], self._clip.config.image_size).to(self._dtype))
-        audio = self._hear(samples, total)
-        mask = None if face is None else face_mask(face, portrait.size, size).to(self._device)
-        generator = torch.Generator().manual_seed(seed)
+        if settings.long_video == "latent" and job.last_picture is not None:
+            message = "latent windows are all told of the same known frames, so the video cannot end with a picture of its own"
+            raise ConfigError("bad_option", message, "Use --long-video pixel.")
+        prompt, negative = self._encoders.text(job.prompt, settings.negative)
+        audio = self._encoders.audio(job.samples, total)
+        side = math.isqrt(settings.area)
+        width, height = output_size(*(job.portrait.size if job.portrait else (side, side)), settings.area)
+
+        def still(picture: Image.Image | None) -> np.ndarray:
+            return np.zeros((0, height, width, 3), np.uint8) if picture is None else resized(picture, width, height)[None]
+
+        first = still(job.portrait)
+        mask = None
+        if job.portrait is not None and job.face is not None:
+            mask = self._face_mask(job.face, job.portrait.size, (width, height), settings.compat)
+        return _Scene(
+            total=total, first=to_unit(first), last=to_unit(still(job.last_picture)),
+            audio=audio if job.hears else torch.zeros_like(audio),
+            conditions=partial(
+                Conditions, prompt=prompt, negative=negative, face_mask=mask,
+                image=self._encoders.image(first[0]) if job.portrait else self._encoders.no_image(),
+            ),
+        )  # fmt: skip
+
+    def _face_mask(self, face: FaceBox, picture: tuple[int, int], video: tuple[int, int], compat: bool) -> Tensor:
+        """The released rule leaves nothing of a very small face."""
+        return grid_mask((face_grid if compat else covering_grid)(face, picture, video), video).to(self._device)
+
+    def _pixel_windows(self, scene: _Scene, settings: Settings, generator: torch.Generator, observe: Observe | None) -> Tensor:
+        """[3, F, H, W] in 0..1; one window where everything fits into it."""
+        spans = pixel_spans(scene.total, settings.window_frames)
 
         def generate(span: Span, known: Tensor | None) -> Tensor:
-            frames = still if known is None else known[None].to(still) / 127.5 - 1
-            video, known_mask = known_video(frames, list(range(frames.shape[2])), span.length)
-            y = masked_conditioning(self._vae, video.to(still), known_mask.to(still))
-            conditions = Conditions(
-                y=y, prompt=texts[0], negative=texts[1], image=image, face_mask=mask,
-                audio=audio if self._folder.variant == "flash" else audio[:, span.audio],
-            )  # fmt: skip
-            noise = torch.randn(1, 16, num_latents(span.length), *y.shape[3:], generator=generator).to(still)
-            sampler = make_sampler(
-                settings.sampler, settings.num_steps, constructor_shift=settings.constructor_shift, call_shift=CALL_SHIFT
-            )
-            latents = denoise(self._predict(settings), sampler, noise, conditions, observe)
-            return (self._vae.decode(latents)[0].float().clamp(-1, 1) / 2 + 0.5).cpu()
+            first = scene.first if known is None else known[None].float() / 127.5 - 1
+            y = self._y(span.length, first, scene.last if span == spans[-1] else scene.last[:, :, :0])
+            heard = slice(span.start, span.start + span.length) if self._folder.variant == "flash" else span.audio
+            noise = self._noise(scene, num_latents(span.length), generator)
+            told = scene.conditions(y=y, audio=scene.audio[:, heard])
+            return self._decode(denoise(self._predict(settings), settings.make_sampler(), noise, told, observe))
 
-        window = total if self._folder.variant == "flash" else settings.window_frames
-        return finished(slide(generate, total, window) if window < total else generate(Span(0, total), None))
+        return slide(generate, spans)
+
+    def _latent_windows(self, scene: _Scene, settings: Settings, generator: torch.Generator, observe: Observe | None) -> Tensor:
+        """One latent for the whole video. All windows are told the first one's known frames, so no more is encoded."""
+        y = self._y(min(scene.total, whole_frames(settings.window_frames)), scene.first, scene.last)
+        told = scene.conditions(y=y, audio=scene.audio)
+        noise = self._noise(scene, num_latents(scene.total), generator)
+        sampler = settings.make_sampler()
+        assert isinstance(sampler, FlowEuler)
+        return self._decode(
+            denoise_in_windows(self._predict(settings), sampler, noise, told, window_frames=settings.window_frames, after_step=observe)
+        )
+
+    def _y(self, length: int, first: Tensor, last: Tensor) -> Tensor:
+        """Conditioning of a window that begins and ends with these frames."""
+        index = [*range(first.shape[2]), *range(length - last.shape[2], length)]
+        video, mask = known_video(torch.cat((first, last), dim=2), index, length)
+        return masked_conditioning(self._vae, video.to(self._device, self._dtype), mask.to(self._device))
+
+    def _noise(self, scene: _Scene, frames: int, generator: torch.Generator) -> Tensor:
+        """Drawn on the CPU: the same on every device."""
+        return torch.randn(1, 16, frames, *scene.latent_shape, generator=generator).to(self._device, self._dtype)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """Frame by frame to the CPU, so that a long video does not fill the device."""
+        history: History = {}
+        parts = [self._vae.decode(frame, history)[0].float().cpu() for frame in latents.split(1, dim=2)]
+        return torch.cat(parts, dim=1).clamp(-1, 1) / 2 + 0.5
 
     def _predict(self, settings: Settings) -> Predict:
         """Anew for each window: TeaCache remembers steps."""
         caches: list[TeaCache | None] = [None, None]
-        if settings.uses_cache:
-            assert settings.cache_threshold is not None
+        if settings.cache_threshold is not None:
             caches = [TeaCache(settings.cache_threshold, settings.cache_start, settings.num_steps) for _ in range(2)]
         if self._folder.variant == "preview":
-            return PreviewPredict(self._dit, settings.guidance, settings.num_steps, caches[0])
+            return PreviewPredict(self._dit, settings.effective_guidance, settings.num_steps, caches[0])
         silent = caches[0] if settings.compat else caches[1]
-        return FlashPredict(self._dit, settings.guidance, settings.num_steps, caches[0], silent)
-
-    def _hear(self, samples: np.ndarray, total: int) -> Tensor:
-        if self._folder.variant == "flash":
-            features = flash_features(self._wav2vec, samples, total)
-        else:
-            features = preview_features(self._wav2vec, samples)
-            # A voice that ends with the last frame lacks its last step, and a window would lack its last latent frame.
-            missing = max(0, 2 * total - features.shape[1])
-            features = torch.cat((features, features[:, -1:].expand(-1, missing, -1)), dim=1)
-        return features.to(self._device, self._dtype)
-
-    def _encode(self, *texts: str) -> list[Tensor]:
-        """Valid tokens only. Embeddings are kept on disk; the encoder is let go."""
-        found = {text: self._cache.get(text) for text in texts}
-        new = [text for text, embedding in found.items() if embedding is None]
-        if new:
-            tokenizer, encoder = self._folder.load_tokenizer(), self._folder.load_text(self._device, self._dtype)
-            length = min(TEXT_LENGTH, self._folder.widths.dit.text_len)
-            batch = tokenizer(new, padding="max_length", truncation=True, max_length=length, return_tensors="pt").to(self._device)
-            for text, made in zip(new, encode_text(encoder, batch["input_ids"], batch["attention_mask"]), strict=True):
-                self._cache.put(text, made)
-                found[text] = made
-        return [embedding.to(self._device) for text in texts if (embedding := found[text]) is not None]
+        return FlashPredict(self._dit, settings.effective_guidance, settings.num_steps, caches[0], silent)
 
 
 def finished(video_3FHW: Tensor) -> np.ndarray:

@@ -40,7 +40,8 @@ class TensorFile:
     def check(self, expected: Shapes, optional: Collection[str] = ()) -> None:
         """Names and shapes against what the model needs; `optional` names may be there or not, in any shape."""
         found = self.shapes()
-        wrong = sorted((expected.keys() ^ found.keys()) - set(optional))
+        # What is missing first: of a renamed tensor it is the name to look for.
+        wrong = [*sorted(expected.keys() - found.keys() - set(optional)), *sorted(found.keys() - expected.keys() - set(optional))]
         if wrong:
             what = "is missing" if wrong[0] in expected else "is not known"
             more = f" (and {len(wrong) - 1} more names differ)" if len(wrong) > 1 else ""

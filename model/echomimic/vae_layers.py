@@ -41,7 +41,7 @@ class CausalConv3d(nn.Conv3d):
         if before is None:
             before = x_BCTHW.new_zeros(*x_BCTHW.shape[:2], self.look_back, *x_BCTHW.shape[3:])
         seen = torch.cat((before, x_BCTHW), dim=2)
-        history[self] = seen[:, :, -self.look_back :]
+        history[self] = seen[:, :, -self.look_back :].clone()  # a view would keep the whole chunk
         return self(seen)
 
 
@@ -77,10 +77,10 @@ class FrameAttention(nn.Module):
         self.proj = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        frames = _frames(x_BCTHW)
+        frames = as_frames(x_BCTHW)
         q, k, v = self.to_qkv(self.norm(frames)).flatten(2).transpose(1, 2)[:, None].chunk(3, dim=-1)
         out = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape_as(frames)
-        return x_BCTHW + _chunk(self.proj(out), len(x_BCTHW))
+        return x_BCTHW + as_chunk(self.proj(out), len(x_BCTHW))
 
 
 class Downsample(nn.Module):
@@ -92,7 +92,7 @@ class Downsample(nn.Module):
         self.time_conv = nn.Conv3d(channels, channels, (3, 1, 1), stride=(2, 1, 1)) if temporal else None
 
     def stream(self, x_BCTHW: Tensor, history: History) -> Tensor:
-        x = _chunk(self.resample(_frames(x_BCTHW)), len(x_BCTHW))
+        x = as_chunk(self.resample(as_frames(x_BCTHW)), len(x_BCTHW))
         if self.time_conv is None:
             return x
         before = history.get(self)
@@ -115,12 +115,14 @@ class Upsample(nn.Module):
                 x_BCTHW = torch.stack((even, odd), dim=3).flatten(2, 3)
             # The first frame leaves no trace in the convolution's own history: the second one sees zeros before it.
             history[self] = x_BCTHW.new_empty(0)
-        return _chunk(self.resample(_frames(x_BCTHW)), len(x_BCTHW))
+        return as_chunk(self.resample(as_frames(x_BCTHW)), len(x_BCTHW))
 
 
-def _frames(x_BCTHW: Tensor) -> Tensor:
+def as_frames(x_BCTHW: Tensor) -> Tensor:
+    """Every frame as a batch entry of its own, [B * T, C, H, W]."""
     return x_BCTHW.transpose(1, 2).flatten(0, 1)
 
 
-def _chunk(frames: Tensor, batch: int) -> Tensor:
+def as_chunk(frames: Tensor, batch: int) -> Tensor:
+    """The opposite of `as_frames`."""
     return frames.unflatten(0, (batch, -1)).transpose(1, 2)

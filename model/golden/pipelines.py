@@ -94,7 +94,7 @@ def make_predict(variant: Variant, dit: EchoMimicDiT, notes: dict[str, Any], cac
         return FlashPredict(dit, guidance, notes["steps"], cache, cache)
     guidance = replace(guidance, dynamic=notes["dyn"])
     if "long" not in notes:
-        guidance = replace(guidance, negative_scale=notes["neg_scale"], negative_steps=notes["neg_steps"])
+        guidance = replace(guidance, negative_scale=notes["neg_scale"], negative_steps=notes["neg_steps"], negative_grows=True)
     return PreviewPredict(dit, guidance, notes["steps"], cache)
 
 

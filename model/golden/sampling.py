@@ -10,7 +10,7 @@ import torch
 
 from model.echomimic.colour import match_colour
 from model.echomimic.framing import TOKEN_PIXELS, FaceBox, face_grid, face_mask, output_size
-from model.echomimic.guidance import combine_flash, combine_preview, dynamic_scale, negative_factor
+from model.echomimic.guidance import combine_flash, combine_preview, dynamic_scale, released_negative_factor
 from model.echomimic.samplers import make_sampler
 from model.golden.case import Result, compare, exact, read_json, read_tensors, under
 
@@ -38,7 +38,7 @@ def check_guidance_schedule(folder: Path) -> Iterator[Result]:
         own = [
             [
                 dynamic_scale(row["guidance_scale"], step, row["steps"]), dynamic_scale(row["audio_guidance_scale"], step, row["steps"]),
-                negative_factor(step, row["neg_scale"], row["neg_steps"]),
+                released_negative_factor(step, row["neg_scale"], row["neg_steps"]),
             ] for step in steps
         ]  # fmt: skip
         expected = [[row["per_step"][s][name] for name in ("text_scale", "audio_scale", "negative_embedding_factor")] for s in steps]

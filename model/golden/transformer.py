@@ -11,7 +11,8 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from model import dit as trunk
+from model import attention
+from model.dit import Block
 from model.echomimic.audio_tokens import FlashAudio, PreviewAudio, flash_selection, preview_index, preview_ranges, to_frame_rate
 from model.echomimic.config import EchoMimicConfig, Variant
 from model.echomimic.dit import EchoMimicDiT
@@ -57,10 +58,10 @@ def recorded(dit: EchoMimicDiT) -> Iterator[dict[str, Tensor]]:
             attended.append(out)
         return out
 
-    original = trunk.attend
+    original = attention.attend
     handles = [module.register_forward_hook(keep(name)) for name, module in dit.named_modules()]
     try:
-        with mock.patch.object(trunk, "attend", attend):
+        with mock.patch.object(attention, "attend", attend):
             yield seen
     finally:
         for handle in handles:
@@ -93,7 +94,7 @@ def _intermediate(name: str, seen: dict[str, Tensor], case: dict[str, Tensor]) -
 
 def _dead_query(dit: EchoMimicDiT, case: dict[str, Tensor], notes: dict[str, Any]) -> Iterator[Result]:
     for block in dit.blocks:
-        assert isinstance(block, trunk.Block)
+        assert isinstance(block, Block)
         query = block.cross_attn.q_audio
         query.weight.copy_(torch.full_like(query.weight, float("nan")))
     yield compare("flash_transformer", "q_audio has no effect", call(dit, case, notes), case["out"], STATISTICS)

@@ -44,7 +44,7 @@ def _windows(i: int, case: dict[str, Tensor], notes: dict[str, Any]) -> Iterator
         known.append(still.permute(2, 0, 1)[:, None] if frames is None else frames)
         return case[f"win{len(known) - 1}.generated_u8"][0].float() / 255
 
-    final = slide(generate, total, window, overlap)
+    final = slide(generate, spans, overlap)[:, :total]
     for k, frames in enumerate(known):
         yield compare(FILE, f"{i} window {k} known", frames, case[f"win{k}.known_u8"], 0.0)
     yield compare(FILE, f"{i} final", final, case["final"][0], 1e-6)

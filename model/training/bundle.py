@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -13,16 +15,30 @@ from safetensors.torch import load_file
 from model.audio import AudioEncoder
 from model.checkpoints import PRESENTER_FILE, PresenterParts, save_presenter
 from model.config import PRESENTER_DIT, PRESENTER_VAE, PRESENTER_WINDOW, to_metadata
+from model.errors import ConfigError
 from model.training.train_teacher import build, load_vae
 
 
+def attach_evaluation(weights: Path, evaluation: Path) -> None:
+    """Puts what `livemimic train evaluate --json` wrote into the card of the weights. Raises ConfigError where it judged others."""
+    judged = json.loads(evaluation.read_text())
+    if judged["weights_sha256"] != hashlib.sha256(weights.read_bytes()).hexdigest():
+        raise ConfigError(
+            "evaluation_of_others", f"{evaluation} judged other weights than {weights}", f"livemimic train evaluate --weights {weights} ..."
+        )
+    card = weights.with_suffix(".json")
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"evaluation": judged}, indent=2) + "\n")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    example = "example: livemimic train bundle --vae runs/vae.safetensors --audio runs/audio.safetensors --student runs/student.safetensors"
+    parser = argparse.ArgumentParser(description=__doc__, epilog=example)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--audio", type=Path, required=True)
     parser.add_argument("--student", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=PRESENTER_FILE)
     parser.add_argument("--data", default="", help="what it was trained on, in words, for the card")
+    parser.add_argument("--evaluation", type=Path, help="JSON of `livemimic train evaluate` of these very weights, for the card")
     args = parser.parse_args()
     sequence = build()
     sequence.load_state_dict(load_file(args.student))
@@ -36,6 +52,11 @@ def main() -> None:
         if log.exists():
             card["training"] |= json.loads(log.read_text())  # type: ignore[operator]
     save_presenter(args.out, PresenterParts(load_vae(args.vae), sequence.dit, sequence.text, AudioEncoder.load(args.audio)), card)
+    if args.evaluation:
+        try:
+            attach_evaluation(args.out, args.evaluation)
+        except ConfigError as error:
+            sys.exit(f"livemimic train bundle: {error.message}\n  {error.hint}")
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
 
 

@@ -14,6 +14,7 @@ STEPS = {
     "teacher": ("model.training.train_teacher", "train the diffusion transformer"),
     "student": ("model.training.train_student", "distil it to a few steps"),
     "decoder": ("model.training.train_decoder", "refine the decoder on what the student generates"),
+    "evaluate": ("model.training.evaluation.evaluate", "measure the embedded preset, or another bundle"),
     "bundle": ("model.training.bundle", "pack the parts into model/weights"),
     "portraits": ("model.training.portraits", "draw the built-in presenters"),
 }

@@ -1,10 +1,9 @@
-"""Distil the guided teacher into a student of one or two steps, on contexts the student made itself.
+"""Distil the guided teacher into a student that gives its answer in one pass, on contexts the student made itself.
 
-Consistency distillation (arXiv 2303.01469): at level t the student must say what its average says one teacher step nearer to the data.
-The teacher is guided away from silence (audio guidance of EchoMimicV3), because a regression says everything a little too softly;
-the student learns the guided answer, so that serving needs one pass where the teacher needs two (arXiv 2210.03142).
-The clean frames it sees as context are, half the time, its own one-step predictions instead of the truth (self-rollout), and a
-share of the loss is plain regression to the truth, which is safe here because the motion controls leave little to chance.
+The teacher is guided away from silence (audio guidance of EchoMimicV3), because a regression says everything a little too softly. The
+student learns the guided clean prediction at every noise level (arXiv 2210.03142, first stage), so that serving needs one pass
+where the teacher needs two, in the one or two steps that suffice here because the motion controls leave little to chance. The
+clean frames it sees as context are, half the time, its own predictions instead of the truth (self-rollout).
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from model.audio import STEP, AudioEncoder
 from model.conditions import STEPS_BEFORE, STEPS_PER_LATENT
-from model.sampler import shifted_sigmas
+from model.config import PRESENTER_VAE
 from model.training.loop import Averaged, Budget, begin, compile_blocks, cosine_rate, mixed_precision, save_checkpoint, set_rate
-from model.training.sequences import Batch, SequencePass, noised, sample_batch
+from model.training.sequences import Batch, SequencePass, noise_levels, noised, sample_batch
 from model.training.train_teacher import (
     LENGTH,
     add_arguments,
@@ -33,9 +33,6 @@ from model.training.train_teacher import (
     load_data,
     weighted_error,
 )
-
-GRID = 24  # noise levels of the consistency chain
-TRUTH_SHARE = 0.25
 
 
 @torch.no_grad()
@@ -63,19 +60,6 @@ class Guided:
         return unheard + self.guidance * (spoken - unheard)
 
 
-@torch.no_grad()
-def consistency_target(
-    teacher: Guided, average: SequencePass, batch: Batch, noisy: Tensor, levels: tuple[Tensor, Tensor], context: tuple[Tensor, Tensor]
-) -> Tensor:
-    """One Euler step of the guided teacher from t to the next level, then the averaged student's clean prediction from there."""
-    t, following = levels
-    velocity = (noisy - teacher(batch, noisy, t, *context)) / t[..., None, None, None]
-    nearer = noisy + (following - t)[..., None, None, None] * velocity
-    target = average(batch, nearer, following.clamp(min=0.02), *context)
-    at_data = (following <= 0)[..., None, None, None]
-    return torch.where(at_data, nearer, target)
-
-
 def quiet_tokens(encoder: AudioEncoder) -> Tensor:
     """Audio tokens of silence [12, 192]."""
     length = (STEPS_BEFORE + STEPS_PER_LATENT) * STEP + encoder.context_samples + encoder.lookahead_samples
@@ -85,8 +69,8 @@ def quiet_tokens(encoder: AudioEncoder) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
-    parser.add_argument("--teacher", required=True)
-    parser.add_argument("--guidance", type=float, default=1.5, help="of the teacher's sound against silence; 1 = none")
+    parser.add_argument("--teacher", type=Path, required=True)
+    parser.add_argument("--guidance", type=float, default=2.0, help="of the teacher's sound against silence; 1 = none")
     args = parser.parse_args()
     begin(args.seed)
     rng, generator = np.random.default_rng(args.seed + 1), torch.Generator().manual_seed(args.seed + 1)
@@ -100,7 +84,6 @@ def main() -> None:
     guided = Guided(teacher, quiet_tokens(AudioEncoder.load(args.audio)).to(args.device), args.guidance)
     compile_blocks(student.dit.blocks)  # the others only ever go forward: compiling them takes longer than it saves
     optimiser = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=args.rate, betas=(0.9, 0.95), weight_decay=0.0)
-    grid = torch.tensor([*shifted_sigmas(GRID, 3.0), 0.0])
     budget = Budget(args.minutes)
     steps = 0
     bar = tqdm(total=100, desc="student", unit="%")
@@ -110,16 +93,13 @@ def main() -> None:
         with mixed_precision(args.device):
             source = rolled_out(average.module, batch, generator) if rng.random() < 0.5 else batch
             context = corrupt_context(source.latents, generator)
-            index = torch.randint(0, GRID, batch.latents.shape[:2], generator=generator)
-            # Where sampling starts matters most.
-            index = torch.where(torch.rand(index.shape, generator=generator) < 0.3, torch.zeros_like(index), index)
-            t, following = grid[index].to(args.device), grid[index + 1].to(args.device)
+            t = noise_levels(tuple(batch.latents.shape[:2]), generator).to(args.device)
             noisy = noised(batch.latents, t, torch.randn(batch.latents.shape, generator=generator).to(args.device))
-            target = consistency_target(guided, average.module, batch, noisy, (t, following), context)
+            target = guided(batch, noisy, t, *context).float()
+            # Movement within a latent frame follows from the controls: the truth teaches it better than a teacher's guess.
+            target[:, :, PRESENTER_VAE.frame_channels :] = batch.latents[:, :, PRESENTER_VAE.frame_channels :]
             out = student(batch, noisy, t, *context).float()
-        chain = weighted_error(out, target.float(), weight)
-        truth = weighted_error(out, batch.latents, weight)
-        loss = ((1 - TRUTH_SHARE) * chain + TRUTH_SHARE * truth).mean()
+        loss = weighted_error(out, target, weight).mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
@@ -127,15 +107,17 @@ def main() -> None:
         average.update(student)
         steps += 1
         bar.n = int(100 * budget.progress)
-        bar.set_postfix(step=steps, loss=f"{loss.item():.4f}", truth=f"{truth.mean().item():.4f}")
+        bar.set_postfix(step=steps, loss=f"{loss.item():.4f}")
         if steps % 200 == 0:
             print(f"\nstep {steps} held-out error {evaluate(average.module, data.held_out, weight):.4f}", flush=True)
             save_checkpoint(args.checkpoint, average=average.module.state_dict(), steps=steps)
     final = average.module.cpu()
     save_file({k: v.contiguous() for k, v in final.state_dict().items()}, args.out)
-    metrics = {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes, "grid": GRID, "guidance": args.guidance}
+    metrics = {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes, "guidance": args.guidance}
     metrics["held_out_error"] = evaluate(final, data.held_out, weight.cpu())
-    args.out.with_suffix(".json").write_text(json.dumps({"student": metrics}, indent=2))
+    earlier = args.teacher.with_suffix(".json")
+    card = json.loads(earlier.read_text()) if earlier.exists() else {}
+    args.out.with_suffix(".json").write_text(json.dumps(card | {"student": metrics}, indent=2))
 
 
 if __name__ == "__main__":

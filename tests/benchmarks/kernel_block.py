@@ -58,7 +58,7 @@ class Block:
             return self.linear(name, x, row_scale, implementation, fp8, gelu)
 
         _, h, factor = residual_gate_norm_modulate(x, scale=m1, shift=m0, fp8=fp8, **chosen)
-        q = qkv_norm_rope_append(linear("qkv", h, factor).flatten(0, 1), norm_q, norm_k, rope, position, slot, k, v, **chosen)
+        q = qkv_norm_rope_append(linear("qkv", h, factor).flatten(0, 1), norm_q, norm_k, rope, position, slot, k, v, **chosen).q
         y = window_attention(q, k, v, sessions, num_heads=heads, **chosen)
         x, h, factor = residual_gate_norm_modulate(x, linear("o", y.view(x.shape)), m2, weight=weight, bias=bias, fp8=fp8, **chosen)
         q = F.rms_norm(linear("cross_q", h, factor), (x.shape[-1],), norm_cross, 1e-6)

@@ -1,4 +1,4 @@
-"""The attention cases of the kernel benchmark: windows that are alike against every backend of torch, and ragged batches."""
+"""The attention cases of the kernel benchmark: windows that are alike against every backend of torch, ragged and block-causal batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from kernels.window_attention import Session, reference, window_attention
 from tests.benchmarks.kernel_cases import Case, Goal, Scale
@@ -30,51 +30,57 @@ def window_cases(scale: Scale, whole_grid: bool) -> list[Case]:
         shapes = [(b, q, kv) for b in (1, 2, 4, 8) for q in (1, 2, 3) for kv in (3, 6, 12, 21)]
     if scale.device != "cuda":
         shapes = [(1, 3, 4), (1, 1, 3), (2, 1, 3)]
-    alike = [_case(scale, (kv,) * batch, q, f"alike B={batch} q={q}f window={kv}f") for batch, q, kv in shapes]
-    return alike + [_case(scale, frames, min(3, *frames), f"ragged {name}") for name, frames in RAGGED.items()]
+    cases = [_case(scale, (kv,) * batch, q, f"alike B={batch} q={q}f window={kv}f") for batch, q, kv in shapes]
+    cases += [_case(scale, frames, min(3, *frames), f"ragged {name}") for name, frames in RAGGED.items()]
+    return cases + [_case(scale, (12,) * batch, 3, f"block-causal B={batch} q=3f window=12f", causal=True) for batch in scale.batches]
 
 
-def _case(scale: Scale, frames: tuple[int, ...], q_frames: int, name: str) -> Case:
+def _case(scale: Scale, frames: tuple[int, ...], q_frames: int, name: str, causal: bool = False) -> Case:
     size, capacity = scale.frame_tokens, max(frames)
-    q_len = q_frames * size
-    samples = min(MAX_SAMPLES, q_len)
+    q_len, frame_tokens = q_frames * size, size if causal else None
+    samples = min(MAX_SAMPLES, size)
     sessions = [Session(q_len, i * capacity * size, capacity * size, 0, n * size) for i, n in enumerate(frames)]
-    flat = [number for session in sessions for number in session]
 
     def inputs() -> tuple[Tensor, ...]:
         return (scale.normal(len(frames) * q_len, scale.dim), *(scale.normal(len(frames) * capacity * size, scale.dim) for _ in range(2)))
 
     def ours(*tensors: Tensor) -> Tensor:
-        return window_attention(*tensors, sessions, num_heads=scale.heads, implementation=scale.implementation)
+        options = {"num_heads": scale.heads, "frame_tokens": frame_tokens, "implementation": scale.implementation}
+        return window_attention(*tensors, sessions, **options)
 
     def unsplit(*tensors: Tensor) -> Tensor:
         from kernels.window_attention.triton_impl import launch
 
-        return launch(*tensors, tuple(sessions), scale.heads, None, num_workers=1)
+        return launch(*tensors, tuple(sessions), scale.heads, frame_tokens, None, None, None, num_workers=1)
 
     def exact(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Of a session's first rows, which block-causal order lets see all but the last frames."""
         outs = []
         for i in (0, len(frames) - 1):
             s = sessions[i]
-            rows = slice(s.ring_row, s.ring_row + s.kv_len)
+            seen = s.kv_len - (s.q_len - size if causal else 0)
+            rows = slice(s.ring_row, s.ring_row + seen)
             queries = q[i * q_len : i * q_len + samples].double()
-            outs.append(reference(queries, k[rows].double(), v[rows].double(), [len(queries), 0, s.kv_len, 0, s.kv_len], scale.heads, None))
+            outs.append(reference(queries, k[rows].double(), v[rows].double(), [len(queries), 0, seen, 0, seen], scale.heads, None))
         return torch.cat(outs)
 
-    alike = len(set(frames)) == 1
+    alike = len(set(frames)) == 1 and not causal
     candidates: dict[str, Callable[..., Any]] = {"triton": ours, "triton unsplit": unsplit}
-    candidates |= _dense(scale, len(frames)) if alike else _ragged(scale, sessions, flat)
+    candidates |= dense(scale, len(frames)) if alike else _uneven(scale, sessions, frame_tokens)
     last = (len(frames) - 1) * q_len
+    seen_frames = sum(q_frames * n - (q_frames * (q_frames - 1) // 2 if causal else 0) for n in frames)
     return Case(
         name=f"window_attention {name}", inputs=inputs, candidates=candidates, exact=exact, max_error=1e-2,
-        part=lambda out: torch.cat((out[:samples], out[last : last + samples])).double(), goals=_goals(alike, len(frames), q_frames),
-        operations=4.0 * q_len * sum(frames) * size * scale.dim,
+        goals=_goals(alike, causal, len(frames), q_frames),
+        part=lambda out: torch.cat((out[:samples], out[last : last + samples])).double(),
+        operations=4.0 * seen_frames * size**2 * scale.dim, no_worse_than="sdpa cudnn" if alike else "loop of sdpa",
     )  # fmt: skip
 
 
-def _goals(alike: bool, batch: int, q_frames: int) -> tuple[Goal, ...]:
+def _goals(alike: bool, causal: bool, batch: int, q_frames: int) -> tuple[Goal, ...]:
     if not alike:
-        return (Goal("A6", ("loop", "padded", "varlen"), 1.2, 1.5),)
+        against = ("loop", "masked", "varlen", "flex")
+        return (Goal("causal", against, 1.0, 1.2),) if causal else (Goal("A6", against, 1.2, 1.5),)
     if batch > 1:
         library = (Goal("A1", ("sdpa cudnn",), 0.8, 1.0), Goal("A2", ("sdpa flash",), 1.25, 1.6))
         return (*library, Goal("A3", ("flex",), 1.05, 1.25))
@@ -87,7 +93,9 @@ def _heads(scale: Scale, batch: int, *tensors: Tensor) -> list[Tensor]:
     return [t.view(batch, -1, scale.heads, scale.head_dim).transpose(1, 2) for t in tensors]
 
 
-def _dense(scale: Scale, batch: int) -> dict[str, Callable[..., Any]]:
+def dense(scale: Scale, batch: int) -> dict[str, Callable[..., Any]]:
+    """Every way that torch has for one dense batch, as functions of q, k and v rows."""
+
     def with_backend(backend: SDPBackend) -> Callable[..., Any]:
         def run(*tensors: Tensor) -> Tensor:
             with sdpa_kernel(backend):
@@ -98,30 +106,53 @@ def _dense(scale: Scale, batch: int) -> dict[str, Callable[..., Any]]:
     def default(*tensors: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(*_heads(scale, batch, *tensors)).transpose(1, 2).reshape(-1, scale.dim)
 
-    def flex(*tensors: Tensor) -> Tensor:
-        return compiled_flex(*_heads(scale, batch, *tensors)).transpose(1, 2).reshape(-1, scale.dim)
-
-    compiled_flex = torch.compile(flex_attention, dynamic=False) if scale.device == "cuda" else flex_attention
-    return {name: with_backend(backend) for name, backend in BACKENDS.items()} | {"sdpa default": default, "flex": flex}
+    return {name: with_backend(backend) for name, backend in BACKENDS.items()} | {"sdpa default": default} | _flex(scale, batch, None)
 
 
-def _ragged(scale: Scale, sessions: list[Session], flat: list[int]) -> dict[str, Callable[..., Any]]:
-    batch, device = len(sessions), scale.device
-    mask = torch.zeros(batch, 1, 1, sessions[0].capacity, dtype=torch.bool, device=device)
-    for i, session in enumerate(sessions):
-        mask[i, ..., : session.kv_len] = True
+def _flex(scale: Scale, batch: int, block_mask: Any) -> dict[str, Callable[..., Any]]:
+    """FlexAttention as it compiles by default, and for batches with its own search for the fastest configuration."""
+    modes = {"flex": None, "flex autotuned": "max-autotune-no-cudagraphs"} if batch > 1 else {"flex": None}
+
+    def with_mode(mode: str | None) -> Callable[..., Any]:
+        attention = torch.compile(flex_attention, dynamic=False, mode=mode) if scale.device == "cuda" else flex_attention
+
+        def run(*tensors: Tensor) -> Tensor:
+            return attention(*_heads(scale, batch, *tensors), block_mask=block_mask).transpose(1, 2).reshape(-1, scale.dim)
+
+        return run
+
+    return {name: with_mode(mode) for name, mode in modes.items()}
+
+
+def _uneven(scale: Scale, sessions: list[Session], frame_tokens: int | None) -> dict[str, Callable[..., Any]]:
+    """What torch has for rows that see different keys."""
+    batch, device, first = len(sessions), scale.device, sessions[0]
+    kv_len = torch.tensor([s.kv_len for s in sessions], device=device)
+    step = frame_tokens or first.q_len
+
+    def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return k < kv_len[b] - (first.q_len - step - q // step * step)
+
+    index = [torch.arange(n, device=device) for n in (batch, first.q_len, first.capacity)]
+    mask = visible(index[0].view(-1, 1, 1, 1), index[0], index[1].view(-1, 1), index[2])
+    block_mask = create_block_mask(visible, batch, None, first.q_len, first.capacity, device=device)
 
     def loop(*tensors: Tensor) -> Tensor:
-        return reference(*tensors, flat, scale.heads, None)
+        return reference(*tensors, [number for s in sessions for number in s], scale.heads, frame_tokens)
 
-    def padded(*tensors: Tensor) -> Tensor:
+    def masked(*tensors: Tensor) -> Tensor:
         out = F.scaled_dot_product_attention(*_heads(scale, batch, *tensors), attn_mask=mask)
         return out.transpose(1, 2).reshape(-1, scale.dim)
 
-    lengths = torch.tensor([[s.q_len, s.kv_len] for s in sessions], dtype=torch.int32, device=device)
+    found = {"loop of sdpa": loop, "masked sdpa": masked} | _flex(scale, batch, block_mask)
+    return found if frame_tokens else found | {"varlen": _varlen(scale, sessions)}
+
+
+def _varlen(scale: Scale, sessions: list[Session]) -> Callable[..., Any]:
+    lengths = torch.tensor([[s.q_len, s.kv_len] for s in sessions], dtype=torch.int32, device=scale.device)
     cu_q, cu_k = (column.contiguous() for column in F.pad(lengths.cumsum(0, dtype=torch.int32), (0, 0, 1, 0)).unbind(1))
     packed = [row for s in sessions for row in range(s.ring_row, s.ring_row + s.kv_len)]
-    rows = torch.tensor(packed, device=device)
+    rows = torch.tensor(packed, device=scale.device)
     # It gets its keys packed, for free: only the attention itself is timed.
     cache: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -133,4 +164,4 @@ def _ragged(scale: Scale, sessions: list[Session], flat: list[int]) -> dict[str,
         q, k, v = (t.view(-1, scale.heads, scale.head_dim) for t in (q, *cache[k.data_ptr()]))
         return varlen_attn(q, k, v, cu_q, cu_k, sessions[0].q_len, sessions[0].capacity).flatten(1)
 
-    return {"loop of sdpa": loop, "padded sdpa": padded, "varlen": varlen}
+    return varlen

@@ -69,8 +69,9 @@ def sm90_reports() -> list[dict[str, object]]:
     pytest.importorskip("triton")
     root = Path(__file__).parents[2]
     packages = sorted(path.parent.name for path in (root / "kernels").glob("*/triton_impl.py"))
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {"PYTHONPATH": str(root)}
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join((str(root), *filter(None, [os.environ.get("PYTHONPATH")])))
     command = [sys.executable, str(Path(__file__).with_name("offline.py")), *packages]
-    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

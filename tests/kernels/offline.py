@@ -6,27 +6,21 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import re
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
+from contextlib import redirect_stdout
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
+from kernels.tuning import every
 
-
-def ptxas_report(ptx: str) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "kernel.ptx"
-        source.write_text(ptx)
-        command = [PTXAS, "-v", "-arch=sm_90a", source, "-o", Path(folder) / "kernel.cubin"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    return done.stderr + done.stdout
+# The assembler's own words, from the run that triton makes of it: its options differ between versions of triton.
+triton.knobs.nvidia.dump_ptxas_log = True
+triton.knobs.compilation.always_compile = True
 
 
 def compile_variant(variant) -> dict[str, object]:  # type: ignore[no-untyped-def]
@@ -34,11 +28,11 @@ def compile_variant(variant) -> dict[str, object]:  # type: ignore[no-untyped-de
     signature = {name: variant.types.get(name, "constexpr") for name in names}
     # Pointers come from torch's allocator and sizes are multiples of 16 in the shapes that ship, as a launch would find.
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name][0] in "*i"}
-    source = ASTSource(variant.kernel, signature, variant.constants, aligned)
-    options = {"num_warps": variant.num_warps, "num_stages": variant.num_stages}
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-    ptx = compiled.asm["ptx"]
-    report = ptxas_report(ptx)
+    options = {name: value for name, value in variant.constants.items() if name not in names}
+    source = ASTSource(variant.kernel, signature, {n: v for n, v in variant.constants.items() if n in names}, aligned)
+    with redirect_stdout(io.StringIO()) as log:
+        compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    ptx, report = compiled.asm["ptx"], log.getvalue()
     spills = sum(int(n) for n in re.findall(r"(\d+) bytes spill", report))
     return {
         "name": variant.name,
@@ -56,5 +50,6 @@ if __name__ == "__main__":
     reports = []
     for package in sys.argv[1:]:
         module = importlib.import_module(f"kernels.{package}.triton_impl")
-        reports += [{"package": package} | compile_variant(variant) for variant in module.shipped()]
+        for case, chosen in every(package, module.DEFAULTS):
+            reports += [{"package": package} | compile_variant(variant) for variant in module.variants(case, chosen)]
     print(json.dumps(reports))

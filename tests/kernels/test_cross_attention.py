@@ -15,8 +15,8 @@ DIM = HEADS * HEAD_DIM
 def small_tiles(monkeypatch: pytest.MonkeyPatch, interpreted: None) -> None:
     from kernels.cross_attention import triton_impl
 
-    for name, value in {"TILE": 16, "KEYS": {HEAD_DIM: 16}, "AUDIO_KEYS": 16}.items():
-        monkeypatch.setattr(triton_impl, name, value)
+    monkeypatch.setattr(triton_impl, "HEAD_DIMS", (HEAD_DIM,))
+    monkeypatch.setattr(triton_impl, "PARAMETERS", {f"head {HEAD_DIM}": {"TILE": 16, "KEYS": 16, "AUDIO_KEYS": 16}})
 
 
 def make(normal, dtype=torch.float32, *, batch=2, frame_tokens=21, text=(1, 19), image=(2, 17), audio=5, weighted=True):
@@ -55,6 +55,15 @@ CASES = {
 def test_triton_agrees_with_float64(case, dtype, normal, judge) -> None:
     arguments = make(normal, dtype, **CASES[case])
     judge(cross_attention(*arguments, num_heads=HEADS, implementation="triton"), in_float64(*arguments))
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_takes_one_layers_keys_of_many_as_they_are(normal, judge) -> None:
+    q, text, image, audio, weight = make(normal, text=(2, 19))
+    told, seen = (tuple(torch.stack((t * float("nan"), t), dim=1)[:, 1] for t in pair) for pair in (text, image))
+    assert not told[0].is_contiguous()
+    out = cross_attention(q, told, seen, audio, weight, num_heads=HEADS, implementation="triton")
+    judge(out, in_float64(q, text, image, audio, weight))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -101,7 +110,7 @@ def swapped(arguments, index, change):
         (0, lambda t: t[:, :62], ValueError, "a divisor of 62"),
         (1, lambda t: t[:, :3], ValueError, "text values must be"),
         (2, lambda t: t.double(), TypeError, "image must be one of torch.float32"),
-        (2, lambda t: t.transpose(0, 1).contiguous().transpose(0, 1), ValueError, "image values must be contiguous"),
+        (2, lambda t: t.transpose(1, 2).contiguous().transpose(1, 2), ValueError, "image values must be contiguous but for the first"),
         (3, lambda t: t.to("meta"), ValueError, "one device"),
         (4, lambda t: t[:, :5], ValueError, "audio_weight must be"),
         (4, lambda t: t.double(), TypeError, "audio_weight must be one of"),

@@ -54,9 +54,20 @@ def test_nothing_beyond_the_look_ahead_is_needed(encoder: AudioEncoder) -> None:
 def test_a_whisper_and_a_shout_look_alike_but_silence_does_not(encoder: AudioEncoder) -> None:
     """The spectrum divided by its loudness; the row after it is the loudness itself."""
     samples = voice(length(encoder, 8))
-    shout, whisper, silence = (encoder._spectrum(samples * gain) for gain in (1.0, 0.1, 0.0))
+    shout, whisper, silence = (encoder._spectrum(samples * gain) for gain in (2.0, 0.5, 0.0))
     assert (shout[:, :-2] - whisper[:, :-2]).abs().mean() < 0.1 * shout[:, :-2].std()
     assert (shout[:, :-2] - silence[:, :-2]).abs().mean() > 0.5 * shout[:, :-2].std()
+
+
+def test_a_breath_after_silence_is_background(encoder: AudioEncoder) -> None:
+    """At -63 dBFS, as in a real recording, it is the loudest for seconds, and yet looks like silence."""
+    breath = torch.zeros(1, length(encoder, 16))
+    start = encoder.context_samples + 4 * STEP
+    breath[:, start : start + 2000] = torch.randn(2000, generator=torch.Generator().manual_seed(0)) * 10 ** (-63 / 20)
+    speech = breath * 10 ** (40 / 20)
+    silent, faint, loud = (encoder._spectrum(sound)[0] for sound in (torch.zeros_like(breath), breath, speech))
+    assert (faint - silent).abs().max() < 0.5 * (loud - silent).abs().max()
+    assert faint[-1].max() < -1.0 and loud[-1].max() > -0.1
 
 
 def test_stress_tells_the_loud_moment_from_the_soft_one(encoder: AudioEncoder) -> None:

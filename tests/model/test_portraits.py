@@ -201,6 +201,17 @@ def test_builtin_portrait_passes_through_unchanged(name: str) -> None:
     assert report.ok, report.advice
 
 
+@needs_builtin
+def test_a_portrait_of_another_size_is_framed_alike() -> None:
+    """Twice the pixels of the same square; also where the picture ends within it."""
+    for margin in (0, 40):
+        picture = Image.open(next(iter(portraits.builtin_portraits().values()))).convert("RGB").crop((margin, margin, 256, 256))
+        small, large = (portraits.examine(encode(picture), side)[0] for side in (256, 512))
+        assert large.shape == (512, 512, 3)
+        halved = np.asarray(Image.fromarray(large).resize((256, 256), Image.Resampling.BOX))
+        assert np.abs(halved.astype(int) - small).mean() < 2.5
+
+
 def test_face_boxes_overlap_by_the_smaller_area() -> None:
     points = np.zeros((6, 2))
     outer, inner = Face(0, 0, 10, 10, 1.0, points), Face(2, 2, 6, 6, 1.0, points)

@@ -45,7 +45,8 @@ def picture(seed: int = 5) -> torch.Tensor:
 def opened(window: RollingWindow, vae: ReferenceVAE, still: torch.Tensor, text: torch.Tensor, seed: int) -> WindowState:
     with torch.inference_mode():
         reference = vae.reference(still[None])
-        return window.open(vae.encode_still(reference)[0], image_tokens(reference.coarse)[0], text, seed)
+        anchor = vae.encode_still(reference)[0]
+        return window.open(anchor, anchor, image_tokens(reference.coarse)[0], text, seed)
 
 
 def conditions(num_frames: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:

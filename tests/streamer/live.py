@@ -30,11 +30,14 @@ LOUD = 1500  # peak above which sound counts as sound
 
 
 class LiveServer:
-    """`python -m tests.streamer.serve_tiny` with options, on a free port."""
+    """`python -m tests.streamer.serve_tiny` with options, on a free port; a subclass may run another module."""
+
+    module: tuple[str, ...] = ("tests.streamer.serve_tiny",)
+    start_timeout_s = START_TIMEOUT_S
 
     def __init__(self, *options: str, **environment: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.streamer.serve_tiny", *options],
+            [sys.executable, "-m", *self.module, *options],
             env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -58,8 +61,8 @@ class LiveServer:
             self._lines.extend(self.process.stdout)
 
     def wait_ready(self) -> None:
-        deadline_s = time.monotonic() + START_TIMEOUT_S
-        while httpx.get(f"{self.url}/readyz").status_code != 200:
+        deadline_s = time.monotonic() + self.start_timeout_s
+        while httpx.get(f"{self.url}/readyz", timeout=self.start_timeout_s).status_code != 200:
             if time.monotonic() > deadline_s:
                 raise TimeoutError("the server does not get ready")
             time.sleep(0.05)

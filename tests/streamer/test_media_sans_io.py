@@ -102,7 +102,7 @@ def frames(value: int) -> np.ndarray:
 
 
 def test_playout_repeats_what_is_missing_and_drops_what_is_late() -> None:
-    playout = Playout(AudioTimeline())
+    playout = Playout(AudioTimeline(), 4)
     playout.put_frames(0, 0, frames(1))
     units = [playout.next_unit(i) for i in range(6)]
     assert [u.frame is None for u in units] == [False] * 4 + [True] * 2
@@ -112,7 +112,7 @@ def test_playout_repeats_what_is_missing_and_drops_what_is_late() -> None:
 
 
 def test_interrupt_keeps_the_latent_on_screen_and_drops_the_rest() -> None:
-    playout = Playout(AudioTimeline())
+    playout = Playout(AudioTimeline(), 4)
     for chunk in range(3):
         playout.put_frames(chunk, 0, frames(chunk))
     playout.next_unit(0)
@@ -122,6 +122,17 @@ def test_interrupt_keeps_the_latent_on_screen_and_drops_the_rest() -> None:
     shown = [playout.next_unit(i) for i in range(1, 12)]
     assert [None if u.frame is None else int(u.frame[0, 0]) for u in shown] == [0, 0, 0, 5, 5, 5, 5, None, None, None, None]
     assert {u.epoch for u in shown} == {1}
+
+
+def test_a_chunk_on_screen_is_finished_however_long_it_is() -> None:
+    """The published presets' chunks are longer than a latent frame."""
+    playout = Playout(AudioTimeline(), 12)
+    for chunk in range(2):
+        playout.put_frames(chunk, 0, np.full((12, 6, 4), chunk, dtype=np.uint8))
+    playout.next_unit(0)
+    playout.interrupt(1, 0)
+    shown = [playout.next_unit(i).frame is not None for i in range(1, 14)]
+    assert shown == [True] * 11 + [False] * 2
 
 
 def test_barcode_survives() -> None:

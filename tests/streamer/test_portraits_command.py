@@ -42,7 +42,7 @@ def test_what_is_missing_is_said(said: str, arguments: list[str], tmp_path: Path
 
 @pytest.mark.slow
 def test_a_new_person_is_drawn_found_and_animated(tmp_path: Path) -> None:
-    """The seed is none of training's, which are 0 to 419 and below 3000 on a GPU."""
+    """The seed is none of training's, which are 0 to 419 and 3000 to 3104, and below 3000 on a GPU."""
     pytest.importorskip("moderngl")
     if not HEAD_FILE.exists():
         pytest.skip(f"no head model at {HEAD_FILE}")

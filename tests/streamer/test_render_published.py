@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from model.echomimic.config import Variant
+from model.echomimic.config import VARIANTS, Variant
+from model.echomimic.settings import DEFAULTS
+from model.errors import ConfigError
 from model.portraits import builtin_portraits
-from streamer.cli import main
+from streamer.cli import build_parser, main
+from streamer.published_options import published_settings
 from tests.model.echomimic.miniature import write_miniature
 from tests.streamer.test_render import read, write_wav
 
@@ -40,3 +45,74 @@ def test_weights_must_be_named_and_complete(tmp_path: Path, capsys: pytest.Captu
     assert main(arguments(tmp_path, "echomimic-v3-flash", "--weights", str(tmp_path))) == 1
     error = capsys.readouterr().err
     assert "config.json is missing" in error and "https://" in error
+
+
+def test_options_become_settings() -> None:
+    """Each changes its own; what is not given is the variant's."""
+    parser = build_parser()
+    base = ["render", "--preset", "echomimic-v3-flash", "--audio", "a", "--out", "o.mp4"]
+    assert published_settings(parser.parse_args(base)) == DEFAULTS["flash"]
+    given = [
+        "--size", "512", "--window", "49", "--text-guidance", "1", "--audio-guidance", "2", "--sampler", "dpmpp", "--teacache", "0.05",
+        "--long-video", "pixel", "--phda", "--compat", "--steps", "12", "--seed", "5", "--negative-prompt", "blur",
+    ]  # fmt: skip
+    settings = published_settings(parser.parse_args(base + given))
+    assert (settings.area, settings.window_frames, settings.sampler, settings.num_steps) == (512 * 512, 49, "dpmpp", 12)
+    assert (settings.cache_threshold, settings.long_video, settings.compat, settings.seed) == (0.05, "pixel", True, 5)
+    guidance = settings.guidance
+    assert (guidance.text_scale, guidance.audio_scale, guidance.phda, settings.negative) == (1.0, 2.0, True, "blur")
+
+
+def test_few_steps_leave_out_a_cache_that_nobody_asked_for() -> None:
+    """One that was asked for is an error, as in the release."""
+    base = ["render", "--preset", "echomimic-v3-flash", "--audio", "a", "--out", "o.mp4", "--steps", "4"]
+    assert published_settings(build_parser().parse_args(base)).cache_threshold is None
+    assert published_settings(build_parser().parse_args([*base[:-2], "--teacache", "0"])).cache_threshold is None
+    with pytest.raises(ConfigError, match="4 steps are too few"):
+        published_settings(build_parser().parse_args([*base, "--teacache", "0.1"]))
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--preset", "presenter", "--teacache", "0.1"], "--teacache belongs to echomimic-v3-*"),
+        (["--preset", "presenter", "--compat"], "--compat belongs to echomimic-v3-*"),
+        (["--preset", "echomimic-v3-flash", "--long-video", "latent"], "preview with the flow sampler, got flash"),
+        (["--preset", "echomimic-v3-flash", "--size", "20"], "--size must be 64 to 2048, got 20"),
+        (["--preset", "echomimic-v3-flash", "--steps", "0"], "steps must be at least 1"),
+        (["--preset", "echomimic-v3-flash", "--task", "lipsync"], "It has: talk, i2v, flf2v, t2v"),
+        (["--preset", "echomimic-v3-flash", "--task", "t2v"], "--portrait belongs to talk and i2v and flf2v, not t2v"),
+        (["--preset", "echomimic-v3-flash", "--task", "flf2v"], "--last is needed for task flf2v"),
+        (["--preset", "echomimic-v3-flash", "--seconds", "3"], "--seconds belongs to preset presenter, not echomimic-v3-flash"),
+        (["--preset", "echomimic-v3-flash", "--task", "flf2v", "--last", "nobody"], "neither a built-in presenter nor a file"),
+        (["--preset", "echomimic-v3-mini"], "'echomimic-v3-mini' is not known"),
+        (["--preset", "echomimic-v3-flash", "--task", "flf2v", "--last", "WIDE"], "The last picture is 400x100"),
+        (["--preset", "echomimic-v3-flash", "--portrait", "nobody"], "neither a built-in presenter nor a file"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_before_the_weights_are_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], says: str
+) -> None:
+    """There are no weights here, and that is not what the message is about."""
+    wide = tmp_path / "wide.png"
+    Image.fromarray(np.zeros((100, 400, 3), np.uint8)).save(wide)
+    given = [str(wide) if word == "WIDE" else word for word in more]
+    assert main(arguments(tmp_path, "presenter", "--weights", str(tmp_path), *given)) == 1
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "o.mp4").exists()
+
+
+def test_flash_films_a_picture_without_a_face_and_preview_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only preview needs to know where the voice acts; without a voice (i2v) it does not either."""
+    pytest.importorskip("transformers", reason="needs the echomimic extra: pip install livemimic[echomimic]")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    wall = tmp_path / "wall.png"
+    Image.new("RGB", (96, 96), (90, 120, 90)).save(wall)
+    for variant in VARIANTS:
+        weights = write_miniature(tmp_path / variant, variant)
+        more = ["--weights", str(weights), "--steps", "1", "--device", "cpu", "--portrait", str(wall)]
+        assert main(arguments(tmp_path, f"echomimic-v3-{variant}", *more)) == (0 if variant == "flash" else 1)
+        assert main(arguments(tmp_path, f"echomimic-v3-{variant}", *more, "--task", "i2v")) == 0
+    assert "No face was found" in capsys.readouterr().err

@@ -35,7 +35,7 @@ def luma_of(audio: np.ndarray, chunk_samples: int) -> int:
 
 
 class TinyPipeline:
-    """Same interface as `model.pipeline.AvatarPipeline`."""
+    """Implements `model.presets.Pipeline`."""
 
     geometry = Geometry()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -27,27 +29,32 @@ DIT_PLACE = {"preview": "transformer", "flash": "echomimicv3-flash-pro"}
 AUDIO_PLACE = {"preview": "wav2vec2-base-960h", "flash": "chinese-wav2vec2-base"}
 
 
-def write_miniature(folder: Path, variant: Variant) -> Path:
+def write_miniature(folder: Path, variant: Variant, config: dict[str, Any] = CONFIG) -> Path:
     base = folder / BASE
     base.mkdir(parents=True)
-    (base / "config.json").write_text(json.dumps(CONFIG))
+    (base / "config.json").write_text(json.dumps(config))
     widths = read_widths(base / "config.json", variant)
     torch.save(random_tensors(vae_shapes(widths.vae)), base / "Wan2.1_VAE.pth")
-    text = {name: value.bfloat16() for name, value in random_tensors(text_shapes(widths.text)).items()}
-    torch.save(text, base / "models_t5_umt5-xxl-enc-bf16.pth")
+    torch.save(random_tensors(text_shapes(widths.text), torch.bfloat16), base / "models_t5_umt5-xxl-enc-bf16.pth")
     clip = {name: shape for name, shape in clip_shapes(widths.clip).items() if not name.startswith("textual.")}
     torch.save(random_tensors(clip), base / "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth")
     (folder / DIT_PLACE[variant]).mkdir()
-    dit = {name: value.bfloat16() for name, value in random_tensors(dit_shapes(widths.dit)).items()}
-    save_file(dit, folder / DIT_PLACE[variant] / DIT_FILE)
+    save_file(random_tensors(dit_shapes(widths.dit), torch.bfloat16), folder / DIT_PLACE[variant] / DIT_FILE)
     _write_wav2vec(folder / AUDIO_PLACE[variant])
     _write_tokenizer(base / "google" / "umt5-xxl")
     return folder
 
 
-def random_tensors(shapes: Shapes) -> dict[str, Tensor]:
+def random_tensors(shapes: Shapes, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Large ones repeat a million numbers: drawing a billion takes minutes."""
     generator = torch.Generator().manual_seed(0)
-    return {name: torch.randn(shape, generator=generator) * 0.1 for name, shape in shapes.items()}
+
+    def drawn(shape: tuple[int, ...]) -> Tensor:
+        size = math.prod(shape)
+        block = (torch.randn(min(size, 1 << 20), generator=generator) * 0.1).to(dtype)
+        return block.repeat(-(-size // max(1, len(block))))[:size].reshape(shape)
+
+    return {name: drawn(shape) for name, shape in shapes.items()}
 
 
 def _write_wav2vec(folder: Path) -> None:

@@ -14,12 +14,17 @@ pytest.importorskip("transformers", reason="needs the echomimic extra: pip insta
 
 from model.echomimic.clip import clip_pixels  # noqa: E402
 from model.echomimic.folder import BASE, DIT_FILE, WeightsFolder  # noqa: E402
+from model.echomimic.offline import OfflineRenderer  # noqa: E402
+from model.echomimic.tensor_file import TensorFile  # noqa: E402
 from model.errors import CheckpointError  # noqa: E402
 from tests.model.echomimic.miniature import DIT_PLACE, write_miniature  # noqa: E402
 
 CPU = torch.device("cpu")
 DIT = f"transformer/{DIT_FILE}"
 VAE = f"{BASE}/Wan2.1_VAE.pth"
+TEXT = f"{BASE}/models_t5_umt5-xxl-enc-bf16.pth"
+CLIP = f"{BASE}/models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
+SPEECH = "wav2vec2-base-960h/model.safetensors"
 
 
 @pytest.fixture(scope="module", params=["preview", "flash"])
@@ -80,10 +85,10 @@ def test_a_missing_part_is_named_with_its_origin(preview: Path, part: str, origi
     assert str(missing) in error.value.message and origin in error.value.hint
 
 
-def rename_key(path: Path) -> None:
+def rename_key(path: Path, key: str = "blocks.0.self_attn.q.weight") -> None:
     tensors = load_file(path)
-    tensors["blocks.0.self_attn.query.weight"] = tensors.pop("blocks.0.self_attn.q.weight")
-    save_file(tensors, path)
+    tensors["another." + key] = tensors.pop(key)
+    save_file(tensors, path, {"format": "pt"})
 
 
 def wrong_shape(path: Path) -> None:
@@ -103,6 +108,10 @@ def truncate(path: Path) -> None:
         pytest.param(VAE, truncate, "Wan2.1_VAE.pth: ", id="truncated pickle"),
         pytest.param(VAE, lambda path: torch.save([1, 2], path), "something else than named tensors", id="other content"),
         pytest.param(VAE, lambda path: torch.save({"a": torch.zeros(1)}, path), "(is missing|is not known) .and", id="other model"),
+        pytest.param(TEXT, lambda path: torch.save({"a": torch.zeros(1)}, path), "(is missing|is not known) .and", id="other text"),
+        pytest.param(CLIP, truncate, "models_clip", id="truncated clip"),
+        pytest.param(SPEECH, truncate, "model.safetensors: ", id="truncated speech"),
+        pytest.param(SPEECH, Path.unlink, "model.safetensors is missing", id="no speech"),
         pytest.param(f"{BASE}/config.json", lambda path: path.write_text('{"dim": 50}'), "50 must split", id="config"),
     ],
 )  # fmt: skip
@@ -122,9 +131,50 @@ def test_code_in_a_pickle_is_not_run(preview: Path) -> None:
 
 
 def test_the_other_variants_weights_are_refused(tmp_path: Path) -> None:
-    """A flash file in preview's place names the first tensor that differs."""
+    """A flash file in preview's place, and the other way round, is told by its name."""
     write_miniature(tmp_path, "flash")
     (tmp_path / DIT_PLACE["flash"]).rename(tmp_path / "transformer")
-    (tmp_path / "chinese-wav2vec2-base").rename(tmp_path / "wav2vec2-base-960h")
-    with pytest.raises(CheckpointError, match="audio"):
+    shutil.copytree(tmp_path / "chinese-wav2vec2-base", tmp_path / "wav2vec2-base-960h")
+    with pytest.raises(CheckpointError, match="is the transformer of echomimic-v3-flash, not of echomimic-v3-preview"):
         WeightsFolder(tmp_path, "preview").check()
+    WeightsFolder(tmp_path, "flash").check()  # `--weights flash`: the variant's own folder
+
+
+def test_the_base_models_transformer_is_told(preview: Path) -> None:
+    """It lies in the same download and has the same file name."""
+    heard = load_file(preview / DIT)
+    save_file({name: value for name, value in heard.items() if "audio" not in name}, preview / DIT)
+    with pytest.raises(CheckpointError, match="is the transformer of the base model"):
+        WeightsFolder(preview, "preview").check()
+
+
+def test_everything_that_is_missing_is_said_at_once(tmp_path: Path) -> None:
+    """Downloads are large: nobody wants to learn of them one by one."""
+    with pytest.raises(CheckpointError) as error:
+        WeightsFolder(tmp_path, "flash")
+    for word in ("config.json", "Wan2.1_VAE.pth", "models_t5", "models_clip", "umt5-xxl", "flash-pro", "chinese-wav2vec2-base"):
+        assert word in error.value.message
+    assert all(origin in error.value.hint for origin in ("alibaba-pai", "BadToBest", "TencentGameMate"))
+
+
+def test_nothing_is_allocated_before_a_wrong_file_is_refused(preview: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check reads headers: no value is asked for, though the wrong file is the last one looked at."""
+    monkeypatch.setattr(TensorFile, "values", lambda *arguments: pytest.fail("values were read"))
+    rename_key(preview / SPEECH, "encoder.layer_norm.weight")
+    with pytest.raises(CheckpointError, match=r"tensor encoder\.layer_norm\.weight is missing"):
+        OfflineRenderer(WeightsFolder(preview, "preview"), CPU, torch.float32)
+
+
+def test_old_and_prefixed_names_of_the_speech_encoder_load(preview: Path) -> None:
+    """The published files are of a model with a head on top, written by older versions."""
+    stored = load_file(preview / SPEECH)
+    old = {"original0": "weight_g", "original1": "weight_v"}
+    renamed = {f"wav2vec2.{name.replace('parametrizations.weight.', '')}": value for name, value in stored.items()}
+    for new, before in old.items():
+        renamed = {name.replace(new, before): value for name, value in renamed.items()}
+    (preview / SPEECH).unlink()
+    torch.save(renamed | {"lm_head.weight": torch.zeros(3, 32)}, (preview / SPEECH).with_name("pytorch_model.bin"))
+    folder = WeightsFolder(preview, "preview")
+    folder.check()
+    own = folder.load_wav2vec().state_dict()
+    assert all(torch.equal(own[name], value) for name, value in stored.items())

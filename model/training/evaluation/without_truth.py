@@ -1,0 +1,116 @@
+"""Where there is no truth: recordings of real people, and long runs, which must not drift."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from model.errors import ConfigError
+from model.geometry import FPS, MODEL_RATE
+from model.pipeline import AvatarPipeline
+from model.portraits import builtin_portraits, prepare_portrait
+from model.training.evaluation.lips import articulation, follows_sound, loudness
+from model.training.evaluation.pictures import NUM_BINS, drift, sharpness
+from model.training.evaluation.tracker import mean_shape, shape_distance, track
+from model.training.evaluation.videos import on_sound, to_rgb
+
+REST_S = 2  # silence after a recording, to see the lips at rest
+WATCH_EVERY = 5  # frames of a long run, to look at the face
+MIN_MINUTES = 0.2  # bins of a second
+
+
+def portraits(count: int | None = None) -> dict[str, np.ndarray]:
+    """The first built-in presenters as pictures."""
+    return {name: prepare_portrait(path.read_bytes()) for name, path in list(builtin_portraits().items())[:count]}
+
+
+def read_wav(path: Path) -> np.ndarray:
+    """int16 at 16 kHz, the mean of the channels. Raises ConfigError naming the file."""
+    from scipy.io import wavfile
+    from scipy.signal import resample_poly
+
+    try:
+        rate, samples = wavfile.read(path)
+    except ValueError as error:
+        raise ConfigError("not_a_wav", f"{path}: {error}", "Recordings must be WAV files.") from error
+    if samples.dtype != np.int16:
+        raise ConfigError("bad_wav", f"{path} holds {samples.dtype} samples", "16-bit WAV is needed.")
+    mono = samples.astype(np.float64) if samples.ndim == 1 else samples.mean(axis=1)
+    return resample_poly(mono, MODEL_RATE, rate).round().clip(-32768, 32767).astype(np.int16)
+
+
+def recordings(pipeline: AvatarPipeline, folder: Path, num_presenters: int, seed: int) -> list[dict[str, Any]]:
+    """A row for each recording and presenter. NAME.phones.json beside NAME.wav, {"phones": [[CMU phone, start in s, end in s], ...]},
+    is judged too. The tracker's plain mesh is used, so that the figures compare with what others measure."""
+    paths = sorted(folder.glob("*.wav"))
+    if not paths:
+        raise ConfigError("no_recordings", f"{folder} holds no *.wav", "Point --recordings to a folder of speech.")
+    rows = []
+    pairs = [(path, *presenter) for path in paths for presenter in portraits(num_presenters).items()]
+    for path, name, portrait in tqdm(pairs, desc="recordings", unit="video"):
+        samples = np.pad(read_wav(path), (0, REST_S * MODEL_RATE))
+        num_frames = len(samples) * FPS // MODEL_RATE
+        frames = np.concatenate([to_rgb(chunk) for chunk in on_sound(pipeline, portrait, samples, seed)])[:num_frames]
+        opening = track(frames, refined=False).lip_opening()
+        row = {"recording": path.stem, "presenter": name} | follows_sound(opening, loudness(samples, MODEL_RATE, num_frames))
+        labels = path.with_suffix(".phones.json")
+        if labels.exists():
+            row |= articulation(opening, json.loads(labels.read_text())["phones"])
+        rows.append(row)
+    return rows
+
+
+def recording_figures(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Means over rows that have the figure."""
+    keys = ("face_found", "correlation", "lag_ms", "silence_over_loud", "bilabials_closed", "vowels_open")
+    values = {key: [row[key] for row in rows if key in row and not np.isnan(row[key])] for key in keys}
+    return {f"real_{key}": float(np.mean(found)) for key, found in values.items() if found}
+
+
+def long_run(pipeline: AvatarPipeline, samples: np.ndarray, minutes: float, seed: int) -> dict[str, Any]:
+    """The first presenter speaks on and on, the same sound over and over. What drifts: `drift` of sharpness, of luma and both chromas,
+    and of the face's distance from the portrait's; and how much computing a second of video took."""
+    if minutes < MIN_MINUTES:
+        raise ConfigError("too_short", f"a long run of {minutes} minutes is none", f"--minutes must be 0 or at least {MIN_MINUTES}.")
+    portrait = next(iter(portraits(1).values()))
+    num_chunks = round(minutes * 60 * 1000 / pipeline.geometry.chunk_ms)
+    repeated = np.resize(samples, num_chunks * pipeline.geometry.chunk_samples_16k)
+    values: dict[str, list[float]] = {name: [] for name in ("sharpness", "luma", "chroma_blue", "chroma_red")}
+    computed_s = 0.0
+
+    def watched() -> Iterator[np.ndarray]:
+        nonlocal computed_s
+        video, height = on_sound(pipeline, portrait, repeated, seed), pipeline.geometry.height
+        for _ in tqdm(range(num_chunks), desc="long run", unit="chunk"):
+            began = time.perf_counter()
+            chunk = next(video)
+            computed_s += time.perf_counter() - began
+            for frame in chunk:
+                if len(values["luma"]) % WATCH_EVERY == 0:
+                    yield to_rgb(frame[None])[0]
+                blue, red = frame[height:].reshape(2, -1)
+                planes = (sharpness(frame[:height]), frame[:height].mean(), blue.mean(), red.mean())
+                for series, value in zip(values.values(), planes, strict=True):
+                    series.append(float(value))
+
+    face = mean_shape(track([portrait] * WATCH_EVERY).skull())
+    identity = drift(shape_distance(track(watched()).skull(), face))  # this runs it
+    series = {name: drift(np.array(found)) for name, found in values.items()} | {"identity": identity}
+    return {"minutes": minutes, "bins": NUM_BINS, "real_time_factor": computed_s / (minutes * 60)} | series
+
+
+def long_run_figures(run: dict[str, Any]) -> dict[str, float]:
+    series = ("sharpness", "luma", "chroma_blue", "chroma_red", "identity")
+    return {
+        "drift_sharpness": run["sharpness"]["deviation"],
+        "drift_colour": max(run[name]["deviation"] for name in series[1:4]),
+        "drift_identity": run["identity"]["deviation"],
+        "steady": float(np.mean([run[name]["low"] <= 0.0 <= run[name]["high"] for name in series])),
+        "real_time_factor": run["real_time_factor"],
+    }  # fmt: skip

@@ -1,0 +1,35 @@
+"""Distillation's parts: what the guided teacher answers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from model.audio import AudioEncoder
+from model.training.sequences import Batch
+from model.training.train_student import Guided, quiet_tokens
+from model.training.train_teacher import build
+
+
+def test_the_guided_teacher_leads_away_from_silence() -> None:
+    """With guidance g the answer is what it is in silence plus g times what the sound changes; of silence nothing changes."""
+    torch.manual_seed(0)
+    teacher = build().eval().requires_grad_(False)
+    torch.nn.init.normal_(teacher.dit.head.head.weight, std=0.1)
+    torch.nn.init.normal_(teacher.dit.mean_latent.maps, std=0.02)
+    config = teacher.dit.config
+    quiet = quiet_tokens(AudioEncoder().eval().requires_grad_(False))
+    assert quiet.shape == (config.audio_tokens, config.audio_dim)
+    latent = (config.latent_channels, config.grid, config.grid)
+    batch = Batch(
+        torch.randn(1, 3, *latent), torch.randn(1, *latent), torch.randn(1, config.image_tokens, config.image_dim),
+        torch.randn(1, 3, config.control_dim), torch.randn(1, 3, config.audio_tokens, config.audio_dim),
+        torch.zeros(1, 4, dtype=torch.long),
+    )  # fmt: skip
+    rest = (torch.randn(1, 3, *latent), torch.ones(1, 3), batch.latents[:, :-1], torch.full((1, 1), 0.02))
+    spoken, unheard = teacher(batch, *rest), teacher(batch, *rest, quiet.expand_as(batch.audio))
+    torch.testing.assert_close(Guided(teacher, quiet, 1.8)(batch, *rest), unheard + 1.8 * (spoken - unheard), rtol=1e-4, atol=1e-4)
+    assert (spoken - unheard).abs().max() > 1e-3
+    silent = dataclasses.replace(batch, audio=quiet.expand_as(batch.audio))
+    torch.testing.assert_close(Guided(teacher, quiet, 1.8)(silent, *rest), teacher(silent, *rest), rtol=1e-4, atol=1e-4)
