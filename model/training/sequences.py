@@ -32,7 +32,6 @@ from model.training.train_vae import EYES_BOX, MOUTH_BOX
 from model.vae import Reference, ReferenceVAE
 
 STEP_SAMPLES = 320
-SLOPE_WEIGHT = 12.0
 _LEAD = 16_000  # samples a clip stores before its first frame
 _MIRRORED = torch.tensor([-1.0 if name in ("yaw", "roll", "x", "gaze_x") else 1.0 for name in CONTROL_NAMES])
 
@@ -237,10 +236,6 @@ def latent_weight(vae: ReferenceVAE, pictures: Tensor) -> Tensor:
     for box, factor in ((EYES_BOX, 4.0), (MOUTH_BOX, 40.0)):
         place[tuple(slice(s.start // patch, -(-s.stop // patch)) for s in box)] = factor
     weight = per_channel[:, None, None] * place.to(per_channel)
-    # How a latent frame changes over its four frames is little beside what it is on average, and so would be learnt last; a head that
-    # stands still within a latent frame and jumps to the next is seen at once.
-    within = slice(vae.config.frame_channels, None)
-    weight[within] = SLOPE_WEIGHT * per_channel[within, None, None] * place.to(per_channel).sqrt()
     return weight / weight.mean()
 
 

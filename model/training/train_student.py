@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from model.audio import STEP, AudioEncoder
 from model.conditions import STEPS_BEFORE, STEPS_PER_LATENT
-from model.config import PRESENTER_VAE
 from model.training.loop import Averaged, Budget, begin, compile_blocks, cosine_rate, mixed_precision, save_checkpoint, set_rate
 from model.training.sequences import Batch, SequencePass, noise_levels, noised, sample_batch
 from model.training.train_teacher import (
@@ -96,8 +95,6 @@ def main() -> None:
             t = noise_levels(tuple(batch.latents.shape[:2]), generator).to(args.device)
             noisy = noised(batch.latents, t, torch.randn(batch.latents.shape, generator=generator).to(args.device))
             target = guided(batch, noisy, t, *context).float()
-            # Movement within a latent frame follows from the controls: the truth teaches it better than a teacher's guess.
-            target[:, :, PRESENTER_VAE.frame_channels :] = batch.latents[:, :, PRESENTER_VAE.frame_channels :]
             out = student(batch, noisy, t, *context).float()
         loss = weighted_error(out, target, weight).mean()
         optimiser.zero_grad()
