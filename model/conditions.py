@@ -6,8 +6,11 @@ embedded preset, the reference latent as a fill. Legend: B batch, T latent frame
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from model.vae import dct_basis
 
 STEPS_PER_LATENT = 8  # audio feature steps (20 ms) of one latent frame (160 ms)
 STEPS_BEFORE = 4  # steps of the previous latent frame that belong to this one's tokens
@@ -28,3 +31,21 @@ def audio_tokens(features_BSC: Tensor, num_latents: int) -> Tensor:
 def image_tokens(coarse_BCHW: Tensor) -> Tensor:
     """The reference's coarse features as 4x4 tokens [B, 16, C], row by row."""
     return F.adaptive_avg_pool2d(coarse_BCHW, 4).flatten(2).transpose(1, 2)
+
+
+# Roughly one over the spread of each component over time. Four nearly equal sets of controls would hide what changes in their differences.
+_MOVE_SCALES = (0.5, 5.0, 8.0, 12.0)
+
+
+def move_basis() -> Tensor:
+    """From the moves of a latent frame's video frames to their components [component, frame]: the DCT that latents have, scaled."""
+    return dct_basis(len(_MOVE_SCALES)) * torch.tensor(_MOVE_SCALES)[:, None]
+
+
+def move_tokens(moves_FM: Tensor) -> Tensor:
+    """Moves of video frames [..., F, M] as the DiT takes them, a vector a latent frame [..., F/4, 4*M]: mean, slope, ..., of unit size.
+
+    Moves are controls less the portrait's own.
+    """
+    basis = move_basis().to(moves_FM)
+    return torch.einsum("kj,...jm->...km", basis, moves_FM.unflatten(-2, (-1, len(basis)))).flatten(-2)

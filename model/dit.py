@@ -21,8 +21,10 @@ from kernels.gelu_linear import gelu_linear
 from kernels.residual_norm import residual_gate_norm_modulate
 from model.attention import BranchGains, ContextFn, CoupledCrossAttention, SelfAttention, StaticKeys, own_frames_only
 from model.audio import NUM_MOUTH
+from model.conditions import STEPS_BEFORE, move_basis
 from model.config import DiTConfig, TrunkConfig
 from model.rope import rope_table
+from model.vae import dct_basis
 
 
 class FeedForward(nn.Sequential):
@@ -82,31 +84,45 @@ class Head(nn.Module):
 
 
 class MeanLatent(nn.Module):
-    """What the latents of an average person do: learned maps, mixed by a code of the controls and the sound.
+    """What the latents of an average person do: learned maps, mixed for every video frame by a code of its moves and the sound around it.
 
-    Latents are told relative to a portrait, and portraits are framed alike, so a head that turns or a jaw that drops looks much alike
-    in them. This small part learns that within minutes; the transformer is told the code too, and adds what depends on the person.
+    Latents are told relative to a portrait, and portraits are framed alike, so a jaw that drops looks much alike in them. This small part
+    learns that within minutes; the transformer is told the codes too, and adds what depends on the person. One code a video frame,
+    from the same weights for all of them, makes what happens within a latent frame follow from what happens between two.
     """
 
     # Adam moves a weight by about the learning rate a step: at gain 1 the maps would need thousands of steps to open a mouth.
     GAIN = 8.0
 
+    latent_scale: Tensor
+    time_basis: Tensor
+    to_moves: Tensor
+
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
+        frames = config.mask_channels
         self.hear = nn.Linear(config.audio_dim, NUM_MOUTH)  # training starts it from the audio encoder's own mouth shapes
-        width = config.audio_tokens * NUM_MOUTH + config.control_dim
+        self.steps = (config.audio_tokens - STEPS_BEFORE) // frames  # of sound, a video frame
+        width = (STEPS_BEFORE + self.steps) * NUM_MOUTH + config.control_dim // frames
         self.code = nn.Sequential(
             nn.Linear(width, config.dim), nn.GELU(approximate="tanh"), nn.Linear(config.dim, config.mean_codes)
         )
-        self.maps = nn.Parameter(torch.zeros(config.mean_codes, config.latent_channels, config.grid, config.grid))
-        self.embed = nn.Linear(config.mean_codes, config.dim)
+        self.maps = nn.Parameter(torch.zeros(config.mean_codes, config.latent_channels // frames, config.grid, config.grid))
+        self.embed = nn.Linear(frames * config.mean_codes, config.dim)
+        self.register_buffer("latent_scale", torch.ones(config.latent_channels))  # one over the autoencoder's `latent_std`
+        self.register_buffer("time_basis", dct_basis(frames), persistent=False)
+        self.register_buffer("to_moves", torch.linalg.inv(move_basis()), persistent=False)
         nn.init.zeros_(self.embed.weight)
         nn.init.zeros_(self.embed.bias)
 
     def forward(self, audio_BTLC: Tensor, control_BTC: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean change [B, T, C, grid, grid] and the code as the transformer is told it [B, T, D]."""
-        code = self.code(torch.cat((self.hear(audio_BTLC).flatten(2), control_BTC), dim=-1))
-        return torch.einsum("btk,kchw->btchw", code * self.GAIN, self.maps.to(code.dtype)), self.embed(code)
+        """The mean change [B, T, C, grid, grid] and the codes as the transformer is told them [B, T, D]."""
+        heard = self.hear(audio_BTLC).unfold(2, STEPS_BEFORE + self.steps, self.steps).flatten(3)
+        moves = torch.einsum("jk,btkm->btjm", self.to_moves.to(control_BTC.dtype), control_BTC.unflatten(2, (len(self.to_moves), -1)))
+        code_BTFK = self.code(torch.cat((heard, moves), dim=-1))
+        rotated = torch.einsum("jf,btfk->btjk", self.time_basis.to(code_BTFK.dtype), code_BTFK * self.GAIN)
+        mean = torch.einsum("btjk,kchw->btjchw", rotated, self.maps.to(code_BTFK.dtype)).flatten(2, 3)
+        return mean * self.latent_scale.to(mean.dtype)[:, None, None], self.embed(code_BTFK.flatten(2))
 
 
 def timestep_embedding(t: Tensor, dim: int, precision: torch.dtype = torch.float32) -> Tensor:

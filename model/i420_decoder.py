@@ -17,23 +17,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.yuv import MATRIX, OFFSET, SWING
-from model.vae import COVER_BIAS, DEPTH, PIXELS_PER_UNIT, Canvas, FrameDecoder, Reference, fetch
+from model.motion import BLINK, PIXELS_PER_UNIT, Lids, fetch, portrait_motion, with_lids
+from model.vae import COVER_BIAS, DEPTH, Canvas, FrameDecoder, Reference
 
 
 @dataclass(frozen=True, slots=True)
 class I420Canvas:
-    """A portrait to draw on: luma [B, 1, H, W] and chroma [B, 2, H/2, W/2] in 0..255, and its features' share in the decoder's."""
+    """A portrait to draw on: luma [B, 1, H, W] and chroma [B, 2, H/2, W/2] in 0..255, its lids in both, how it moves
+    [B, NUM_TERMS, 2, H/2, W/2], and its features' share in the decoder's."""
 
     luma: Tensor
     chroma: Tensor
+    luma_lids: Lids
+    chroma_lids: Lids
+    fields: Tensor
     features: Canvas
 
     @staticmethod
     def cat(canvases: Sequence[I420Canvas]) -> I420Canvas:
         if len(canvases) == 1:
             return canvases[0]
-        luma, chroma = (torch.cat([getattr(c, name) for c in canvases]) for name in ("luma", "chroma"))
-        return I420Canvas(luma, chroma, Canvas.cat([c.features for c in canvases]))
+        luma, chroma, fields = (torch.cat([getattr(c, name) for c in canvases]) for name in ("luma", "chroma", "fields"))
+        luma_lids, chroma_lids = Lids.cat([c.luma_lids for c in canvases]), Lids.cat([c.chroma_lids for c in canvases])
+        return I420Canvas(luma, chroma, luma_lids, chroma_lids, fields, Canvas.cat([c.features for c in canvases]))
 
 
 class I420Decoder(nn.Module):
@@ -70,17 +76,29 @@ class I420Decoder(nn.Module):
         return last
 
     def canvas(self, reference: Reference) -> I420Canvas:
-        planes = torch.einsum("pc,bchw->bphw", self.to_planes, reference.picture.float()) + self.offset[:, None, None]
-        return I420Canvas(planes[:, :1].contiguous(), F.avg_pool2d(planes[:, 1:], 2), self.trunk.canvas(reference))
+        luma, chroma = self._as_planes(reference.picture)
+        lid_luma, lid_chroma = self._as_planes(reference.lids.colour)
+        reach = reference.lids.reach
+        luma_lids, chroma_lids = Lids(lid_luma, reach), Lids(lid_chroma, F.avg_pool2d(reach, 2))
+        return I420Canvas(luma, chroma, luma_lids, chroma_lids, reference.fields, self.trunk.canvas(reference))
 
-    def forward(self, latents_Fchw: Tensor, canvas: I420Canvas) -> Tensor:
-        """uint8 [F, H*3//2, W], the same number of frames for each portrait, in its order."""
-        x = self.trunk.features(latents_Fchw.to(self.last.weight.dtype, memory_format=torch.channels_last), canvas.features)
+    def _as_planes(self, pictures_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        planes = torch.einsum("pc,bchw->bphw", self.to_planes, pictures_B3HW.float()) + self.offset[:, None, None]
+        return planes[:, :1].contiguous(), F.avg_pool2d(planes[:, 1:], 2)
+
+    def forward(self, latents_Fchw: Tensor, canvas: I420Canvas, moves_FM: Tensor) -> Tensor:
+        """uint8 [F, H*3//2, W], the same number of frames for each portrait, in its order, moved by moves [F, NUM_CONTROLS]."""
+        moved = portrait_motion(canvas.fields, moves_FM)
+        latents = latents_Fchw.to(self.last.weight.dtype, memory_format=torch.channels_last)
+        x = self.trunk.features(latents, canvas.features, moved)
         motion, cover, luma, chroma = self.last(x).float().split((8, 16, 16, 8), dim=1)
-        motion = _planes(motion, 2) * PIXELS_PER_UNIT
+        motion = moved + _planes(motion, 2) * PIXELS_PER_UNIT
         cover = torch.sigmoid(_planes(cover, 4) + COVER_BIAS)
-        y = self._paint(canvas.luma, motion, cover, _planes(luma, 4), self.depth[:1])
-        uv = self._paint(canvas.chroma, motion, F.avg_pool2d(cover, 2), _planes(chroma, 2), self.depth[1:])
+        plane, halved = canvas.luma, canvas.chroma
+        if (blink := moves_FM[:, BLINK]).any():  # seldom
+            plane, halved = with_lids(plane, canvas.luma_lids, blink), with_lids(halved, canvas.chroma_lids, blink)
+        y = self._paint(plane, motion, cover, _planes(luma, 4), self.depth[:1])
+        uv = self._paint(halved, motion, F.avg_pool2d(cover, 2), _planes(chroma, 2), self.depth[1:])
         return torch.cat((y.flatten(1), uv.flatten(1)), dim=1).round_().clamp_(0, 255).to(torch.uint8).view(len(y), -1, y.shape[-1])
 
     def _paint(self, plane_BphW: Tensor, motion: Tensor, cover: Tensor, colour: Tensor, depth: Tensor) -> Tensor:

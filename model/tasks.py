@@ -1,63 +1,74 @@
 """What a session is told beyond its sound: tasks as what is known of each new latent frame, and how the rest goes on from it.
 
-Every task runs through the same window, sampler and decoder, and between the last two its known part is put in. Talk knows nothing of
-a new frame. In lip-sync all is known but the mouth; of first and last picture, where the way begins and ends. The network was trained
-on frames that are known whole or not at all, so it is not asked to continue a part: what is known of a frame tells how wrong its
-answer is there, and that error is carried on smoothly, in space or in time, to where the answer stands alone.
-Legend: F video frames of a chunk, c channels a frame, C latent channels, h w latent pixels.
+Every task runs through the same window, sampler and decoder. Talk knows nothing of a new frame; in lip-sync all is known but the mouth, and
+the mask tells the network so; of first and last picture, where the way begins and ends. Between sampler and decoder the known part is put
+in: it tells how wrong the answer is there, and that error is carried on smoothly, in space or in time, to where the answer stands alone.
+Moves are controls less the portrait's own. Legend: F video frames of a chunk, c channels a frame, C latent channels, h w latent pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from model.controls import NUM_CONTROLS, neutral_controls
+from model.controls import NUM_CONTROLS
+from model.motion import NUM_HEAD_CONTROLS, portrait_motion
 from model.vae import Reference, ReferenceVAE
+from model.window import Known
 
 # A new latent frame [1, C, h, w] as predicted, to the one that is shown.
 Finish = Callable[[Tensor], Tensor]
+
+
+class Told(NamedTuple):
+    """Of one chunk: its moves [F, NUM_CONTROLS], what is known of its latent frame, and what makes of the prediction what is shown."""
+
+    moves: np.ndarray
+    known: Known | None
+    finish: Finish
+
 
 FADE_FRAMES = 20  # within which what is added to a first or last picture comes and goes
 # Latent pixels of the lower face, from under the nose to under an open jaw: what lip-sync makes anew.
 MOUTH_CELLS = (slice(8, 13), slice(5, 11))
 # Two turns of the head add up, in latents, to one that training never showed: the sway is halved where another movement carries it.
 _RIDING = np.array([0.5] * 5 + [1.0] * 5, dtype=np.float32)
-MAX_CONTROL = 1.5  # about the widest motion training showed
-_PROBE, _RIDGE = 0.5, 0.1
+MAX_MOVE = 2.5  # about the widest motion training showed
+_ROUNDS, _RIDGE = 4, 0.01
+_COUNTED_SIDE = 32
 
 
 class Task(Protocol):
-    def told(self, frame: int, controls: np.ndarray) -> tuple[np.ndarray, Finish]:
-        """For the chunk that starts at video frame `frame` and would move by `controls` [F, NUM_CONTROLS]: how it moves, and what makes of
-        the prediction the frame that is shown."""
+    def told(self, frame: int, moves: np.ndarray) -> Told:
+        """For the chunk that starts at video frame `frame` and would move by `moves` [F, NUM_CONTROLS]."""
         ...
 
 
 class Talk:
     """Sound and controller alone: talking, image to video, text to video."""
 
-    def told(self, frame: int, controls: np.ndarray) -> tuple[np.ndarray, Finish]:
-        return controls, lambda predicted: predicted
+    def told(self, frame: int, moves: np.ndarray) -> Told:
+        return Told(moves, None, lambda predicted: predicted)
 
 
 class Between:
     """Starts at one picture and ends at another of the same person.
 
-    Latents say where pixels moved, so the way between two of them is a movement. What the network adds to a face at rest (lips, lids,
-    half of the sway) rides on it, and fades away where a picture is to be met exactly.
+    Latents say where pixels moved, so the way between two of them is a movement. What is told (half of the sway, lids) and what the
+    network adds to a face at rest (lips) ride on it, and fade away where a picture is to be met exactly.
     """
 
     def __init__(self, vae: ReferenceVAE, ends_2chw: Tensor, resting_chw: Tensor, num_frames: int) -> None:
-        """ends: both pictures as latents relative to the first; resting: what the network answers to silence and neutral controls."""
+        """ends: both pictures as latents relative to the first, unmoved; resting: what the network answers to silence and no moves."""
         self._vae, self._ends, self._resting, self._last = vae, ends_2chw, resting_chw, num_frames - 1
 
-    def told(self, frame: int, controls: np.ndarray) -> tuple[np.ndarray, Finish]:
-        at = torch.arange(frame, frame + len(controls)).to(self._ends)[:, None, None, None]
+    def told(self, frame: int, moves: np.ndarray) -> Told:
+        at = torch.arange(frame, frame + len(moves)).to(self._ends)[:, None, None, None]
         way = _smooth(at / max(self._last, 1))
         fade = min(FADE_FRAMES, max(self._last / 2, 1))
         free = 1 - _smooth(1 - at / fade) - _smooth(1 - (self._last - at) / fade)
@@ -66,48 +77,63 @@ class Between:
             added = self._vae.unstack(predicted.float()) - self._resting
             return self._vae.stack(torch.lerp(self._ends[:1], self._ends[1:], way) + free * added)
 
-        return controls * _RIDING, finish
+        return Told(moves * _RIDING * free.flatten(1).cpu().numpy(), None, finish)
 
 
 class LipSync:
     """The pictures of a clip, relative to one of them with closed lips; all is known but the mouth."""
 
-    def __init__(self, vae: ReferenceVAE, reference: Reference, fit: MotionFit, pictures: Callable[[int], Tensor]) -> None:
+    def __init__(self, vae: ReferenceVAE, reference: Reference, pictures: Callable[[int], Tensor]) -> None:
         """pictures: for a chunk's first frame, [F, 3, H, W] in [-1, 1]."""
-        self._vae, self._reference, self._fit, self._pictures = vae, reference, fit, pictures
+        self._vae, self._reference, self._pictures = vae, reference, pictures
+        self._fit = PoseFit(reference.fields)
+        self._canvas = vae.decoder.canvas(reference)
+        self._outside = 1.0 - mouth_mask()
         self._carry = smooth_continuation(mouth_mask())
 
-    def told(self, frame: int, controls: np.ndarray) -> tuple[np.ndarray, Finish]:
-        latent = self._vae.encode(self._pictures(frame), self._reference)
+    def told(self, frame: int, moves: np.ndarray) -> Told:
+        pictures = self._pictures(frame)
+        unmoved = self._reference.moved(torch.zeros(moves.shape).to(pictures))
+        seen = self._vae.decoder(self._vae.encoder(pictures, self._reference, unmoved), self._canvas, unmoved.motion)
+        fitted = self._fit(seen.motion)
+        latent = self._vae.encode(pictures, self._reference, fitted)
 
         def finish(predicted: Tensor) -> Tensor:
             wrong = (latent - predicted.float()).flatten(2)
             return predicted.float() + (wrong @ self._carry.to(wrong).T).unflatten(2, latent.shape[2:])
 
-        return np.broadcast_to(self._fit(latent[0]), controls.shape), finish
+        return Told(fitted.cpu().numpy(), Known(latent[0], self._outside.to(latent)), finish)
 
 
-class MotionFit:
-    """The controls under which the network, in silence, comes closest to a latent frame: least squares on its answers around neutral."""
+class PoseFit:
+    """The pose under which a portrait's pixels move as they are seen to: least squares, linear around the portrait's own, repeated."""
 
-    def __init__(self, answer: Callable[[Tensor], Tensor], counted_hw: Tensor, mean_channels: int) -> None:
-        """answer: controls [N, NUM_CONTROLS], held for a latent frame, to latents [N, C, h, w]; counted: 1 where the fit looks, else 0;
-        mean_channels: the first channels of a latent frame, which hold its mean over time. The others know nothing of a pose."""
-        neutral = torch.from_numpy(neutral_controls())
-        aside = _PROBE * torch.eye(NUM_CONTROLS)
-        answers = answer(torch.cat((neutral[None], neutral + aside, neutral - aside)))[:, :mean_channels].float()
-        self._at_neutral, self._counted = answers[0], counted_hw.to(answers)
-        slopes = ((answers[1 : NUM_CONTROLS + 1] - answers[NUM_CONTROLS + 1 :]) / (2 * _PROBE) * self._counted).flatten(1)
+    def __init__(self, fields_1Kchw: Tensor) -> None:
+        self._fields = fields_1Kchw
+        cells = mouth_mask().repeat_interleave(_COUNTED_SIDE // 16, 0).repeat_interleave(_COUNTED_SIDE // 16, 1)
+        self._counted = (1.0 - cells).to(fields_1Kchw)
+        aside = torch.zeros(NUM_HEAD_CONTROLS, NUM_CONTROLS).to(fields_1Kchw)
+        aside[:, :NUM_HEAD_CONTROLS].fill_diagonal_(1.0)
+        slopes = (self._told(aside) - self._told(-aside)) / 2.0
         normal = slopes @ slopes.T
-        # Pulled towards neutral: what hardly shows in a latent must not be exaggerated to explain its noise.
-        normal += _RIDGE * normal.diagonal().mean() * torch.eye(NUM_CONTROLS).to(normal)
+        normal += _RIDGE * normal.diagonal().mean() * torch.eye(NUM_HEAD_CONTROLS).to(normal)
         self._solution = torch.linalg.solve(normal, slopes)
 
-    def __call__(self, latent_Chw: Tensor) -> np.ndarray:
-        """float32 [NUM_CONTROLS]."""
-        away = ((latent_Chw[: len(self._at_neutral)].float() - self._at_neutral) * self._counted).flatten()
-        moved = (self._solution @ away).clamp(-MAX_CONTROL, MAX_CONTROL)
-        return neutral_controls() + moved.cpu().numpy()
+    def __call__(self, motion_F2hw: Tensor) -> Tensor:
+        """Moves [F, NUM_CONTROLS], of which only the head's are not zero."""
+        seen = self._cells(motion_F2hw)
+        moves = torch.zeros(len(seen), NUM_CONTROLS).to(seen)
+        for _ in range(_ROUNDS):
+            further = (seen - self._told(moves)) @ self._solution.T
+            moves[:, :NUM_HEAD_CONTROLS] = (moves[:, :NUM_HEAD_CONTROLS] + further).clamp(-MAX_MOVE, MAX_MOVE)
+        return moves
+
+    def _told(self, moves_FM: Tensor) -> Tensor:
+        return self._cells(portrait_motion(self._fields, moves_FM))
+
+    def _cells(self, motion_F2hw: Tensor) -> Tensor:
+        """Means over cells, the mouth's left out [F, n]."""
+        return (F.adaptive_avg_pool2d(motion_F2hw, _COUNTED_SIDE) * self._counted).flatten(1)
 
 
 def mouth_mask(grid: int = 16) -> Tensor:

@@ -1,11 +1,11 @@
 """The embedded preset's video autoencoder: what moved and what was uncovered, told relative to a reference picture.
 
-A talking face is its own portrait, moved, plus little else. So the decoder is given features of the portrait, made once a session,
-and a frame's latents only say what is different from it: the decoder turns them into a displacement for every pixel, which
-fetches the portrait's texture, and into an opacity and a colour for what the portrait does not show (the inside of an opening
-mouth, lids, shading). Hair, glasses and backdrop stay as sharp as the picture that was given, and identity has nowhere to drift
-to. Motion along a learnt field follows first-order motion (arXiv 2003.00196); the reference as the decoder's input, FlashHead
-(arXiv 2602.07449).
+A talking face is its own portrait, moved, plus little else. Head, lids and eyes move it as they are told (`model/motion.py`), and a
+frame's latents only say what is different from the portrait so moved: the decoder, given the portrait's features, moved alike, turns
+them into a further displacement for every pixel, which fetches the portrait's texture, and into an opacity and a colour for what
+the portrait does not show (the inside of an opening mouth, shading). Hair, glasses and backdrop stay as sharp as the picture that
+was given, and identity has nowhere to drift to. Motion along a learnt field follows first-order motion (arXiv 2003.00196); the
+reference as the decoder's input, FlashHead (arXiv 2602.07449).
 
 A frame becomes a grid of `frame_channels` numbers a 16x16 pixels. Four frames are stacked to one latent frame and rotated by an
 orthonormal DCT over time (mean, slope, ...), then scaled to unit variance: ready for flow matching. Frames decode independently,
@@ -25,24 +25,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import VAEConfig
+from model.controls import NUM_CONTROLS
+from model.motion import BLINK, PIXELS_PER_UNIT, Lids, MotionFields, Moved, fetch, portrait_motion, with_lids
 
-PIXELS_PER_UNIT = 8.0  # displacement that a decoder output of 1 stands for
 COVER_BIAS = -6.0  # an untrained decoder uncovers nothing
 DEPTH = (-0.8, -0.9, -0.9)  # what a cover shows before any colour is added: the dark of a mouth
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The picture [B, 3, H, W] in [-1, 1] and what the networks see in it, at 1/4, 1/8 and 1/16 of its size."""
+    """The picture [B, 3, H, W] in [-1, 1], what the networks see in it, at 1/4, 1/8 and 1/16 of its size, how it moves
+    [B, NUM_TERMS, 2, H/2, W/2], and its lids."""
 
     picture: Tensor
     fine: Tensor
     middle: Tensor
     coarse: Tensor
+    fields: Tensor
+    lids: Lids
 
-    def expand(self, count: int) -> Reference:
-        """A batch of one, for `count` frames."""
-        return Reference(*(part.expand(count, -1, -1, -1) for part in (self.picture, self.fine, self.middle, self.coarse)))
+    def one(self, index: int) -> Reference:
+        """That portrait alone, as a batch of one."""
+        only = slice(index, index + 1)
+        lids = Lids(*(part[only] for part in self.lids))
+        return Reference(self.picture[only], self.fine[only], self.middle[only], self.coarse[only], self.fields[only], lids)
+
+    def moved(self, moves_FM: Tensor) -> Moved:
+        """By moves [F, NUM_CONTROLS], frames of each portrait in a row."""
+        return Moved(with_lids(self.picture, self.lids, moves_FM[:, BLINK]), portrait_motion(self.fields, moves_FM))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +85,7 @@ WHOLE = Region(slice(None), slice(None))
 
 
 class Change(NamedTuple):
-    """How frames differ from the reference: motion [F, 2, H/2, W/2] in pixels, cover [F, 1, H, W] as logits, colour [F, 3, H, W], added."""
+    """How frames differ from the portrait: motion [F, 2, H/2, W/2] in pixels, cover [F, 1, H, W] as logits, colour [F, 3, H, W], added."""
 
     motion: Tensor
     cover: Tensor
@@ -105,16 +115,17 @@ class ReferenceEncoder(nn.Module):
         self.middle = Residual(middle)
         self.down2 = nn.Conv2d(middle, coarse, 3, stride=2, padding=1)
         self.coarse = nn.Sequential(Residual(coarse), Residual(coarse), Residual(coarse))
+        self.fields = MotionFields(config)
 
     def forward(self, picture_B3HW: Tensor) -> Reference:
         fine = self.fine(self.stem(F.pixel_unshuffle(picture_B3HW, 4)))
         middle = self.middle(self.down1(F.silu(fine)))
         coarse = self.coarse(self.down2(F.silu(middle)))
-        return Reference(picture_B3HW, fine, middle, coarse)
+        return Reference(picture_B3HW, fine, middle, coarse, *self.fields(picture_B3HW, fine, middle, coarse))
 
 
 class FrameEncoder(nn.Module):
-    """Frames beside their reference to latents."""
+    """Frames beside the portrait, moved as far as is told, to latents."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -128,19 +139,20 @@ class FrameEncoder(nn.Module):
         self.join = nn.Conv2d(2 * coarse, coarse, 3, padding=1)
         self.out = nn.Conv2d(coarse, config.frame_channels, 1)
 
-    def forward(self, frames_F3HW: Tensor, reference: Reference) -> Tensor:
-        x = self.stem(F.pixel_unshuffle(torch.cat((frames_F3HW, reference.picture), dim=1), 4))
+    def forward(self, frames_F3HW: Tensor, reference: Reference, moved: Moved) -> Tensor:
+        """Frames of each reference in a row."""
+        x = self.stem(F.pixel_unshuffle(torch.cat((frames_F3HW, moved.shown()), dim=1), 4))
         x = self.detail(F.silu(x))
         x = self.middle(self.down1(F.silu(x)))
         x = self.coarse(self.down2(F.silu(x)))
-        x = self.join(F.silu(torch.cat((x, reference.coarse), dim=1)))
+        x = self.join(F.silu(torch.cat((x, fetch(reference.coarse, moved.motion)), dim=1)))
         return self.out(F.silu(x))
 
 
 class FrameDecoder(nn.Module):
-    """Latents beside the reference's features to what changed; nothing, when untrained.
+    """Latents beside the reference's features to what changed; nothing but what is told, when untrained.
 
-    A convolution over both is the sum of one over each, and the reference's is made once, in `canvas`.
+    A convolution over both is the sum of one over each, and the reference's is made once, in `canvas`, then moved.
     """
 
     def __init__(self, config: VAEConfig) -> None:
@@ -165,23 +177,22 @@ class FrameDecoder(nn.Module):
         added = (layer(x.to(self.stem.weight.dtype)) for layer, x in zip(self.known, seen, strict=True))
         return Canvas(reference.picture, *added)
 
-    def features(self, latents_Fchw: Tensor, canvas: Canvas, region: Region = WHOLE) -> Tensor:
+    def features(self, latents_Fchw: Tensor, canvas: Canvas, motion_F2hw: Tensor, region: Region = WHOLE) -> Tensor:
         """What the last layers see [F, c, H/4, W/4]. The same number of frames for each reference, in its order.
 
         Outside of `region` only the coarse level is computed: training looks harder at a mouth than at a backdrop.
         """
-        x = region.of(self.coarse(_onto(canvas.coarse, self.stem(latents_Fchw))), 1)
-        x = self.middle(_onto(region.of(canvas.middle, 2), self.join2(F.silu(_widened(F.silu(x), self.up2)))))
-        return F.silu(self.fine(_onto(region.of(canvas.fine, 4), self.join1(F.silu(_widened(F.silu(x), self.up1))))))
+        fine, middle, coarse = (fetch(known, motion_F2hw) for known in (canvas.fine, canvas.middle, canvas.coarse))
+        x = region.of(self.coarse(coarse + self.stem(latents_Fchw)), 1)
+        x = self.middle(region.of(middle, 2) + self.join2(F.silu(_widened(F.silu(x), self.up2))))
+        return F.silu(self.fine(region.of(fine, 4) + self.join1(F.silu(_widened(F.silu(x), self.up1)))))
 
-    def forward(self, latents_Fchw: Tensor, canvas: Canvas, region: Region = WHOLE) -> Change:
-        x = self.features(latents_Fchw, canvas, region)
+    def forward(self, latents_Fchw: Tensor, canvas: Canvas, motion_F2hw: Tensor, region: Region = WHOLE) -> Change:
+        """motion: that of the moved portrait."""
+        x = self.features(latents_Fchw, canvas, motion_F2hw, region)
         cover, colour = F.pixel_shuffle(self.paint(x), 4).split((1, 3), dim=1)
-        return Change(F.pixel_shuffle(self.motion(x), 2) * PIXELS_PER_UNIT, cover + COVER_BIAS, colour)
-
-
-def _onto(known_Bchw: Tensor, x_Fchw: Tensor) -> Tensor:
-    return (x_Fchw.unflatten(0, (len(known_Bchw), -1)) + known_Bchw[:, None]).flatten(0, 1)
+        further = F.pixel_shuffle(self.motion(x), 2) * PIXELS_PER_UNIT
+        return Change(region.of(motion_F2hw, 8) + further, cover + COVER_BIAS, colour)
 
 
 def _widened(x_Fchw: Tensor, layer: nn.Conv2d) -> Tensor:
@@ -212,9 +223,10 @@ class ReferenceVAE(nn.Module):
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
         self.register_buffer("time_basis", dct_basis(config.time_stride), persistent=False)
 
-    def decode_frames(self, latents_Fchw: Tensor, reference: Reference) -> Tensor:
-        """Frames of each reference in a row; pictures [F, 3, H, W], about [-1, 1], not clamped."""
-        return compose(reference.picture, self.decoder(latents_Fchw, self.decoder.canvas(reference)))
+    def decode_frames(self, latents_Fchw: Tensor, reference: Reference, moves_FM: Tensor) -> Tensor:
+        """Frames of each reference in a row, moved by moves [F, NUM_CONTROLS]; pictures [F, 3, H, W], about [-1, 1], not clamped."""
+        moved = reference.moved(moves_FM)
+        return compose(moved.picture, self.decoder(latents_Fchw, self.decoder.canvas(reference), moved.motion))
 
     def stack(self, frames_Fchw: Tensor) -> Tensor:
         """Latents a frame [F, c, h, w] to normalised latent frames [T, C, h, w], F = T * time_stride."""
@@ -227,20 +239,24 @@ class ReferenceVAE(nn.Module):
         groups = scaled.unflatten(1, (self.config.time_stride, -1))
         return torch.einsum("kj,tkchw->tjchw", self.time_basis.to(groups.dtype), groups).flatten(0, 1)
 
-    def encode(self, frames_F3HW: Tensor, reference: Reference) -> Tensor:
-        """Video [T * time_stride, 3, H, W] in [-1, 1] and its reference (a batch of one) to latents [T, C, h, w]."""
+    def encode(self, frames_F3HW: Tensor, reference: Reference, moves_FM: Tensor) -> Tensor:
+        """Video [T * time_stride, 3, H, W] in [-1, 1] and its reference (a batch of one) to latents [T, C, h, w].
+
+        Moves [F, NUM_CONTROLS] are controls less the reference's own; where they are not known zero will do: latents then say those, too.
+        """
         if frames_F3HW.shape[0] % self.config.time_stride:
             raise ValueError(f"frames must be a multiple of {self.config.time_stride}, got {frames_F3HW.shape[0]}")
-        return self.stack(self.encoder(frames_F3HW, reference.expand(len(frames_F3HW))))
+        return self.stack(self.encoder(frames_F3HW, reference, reference.moved(moves_FM)))
 
     def encode_still(self, reference: Reference) -> Tensor:
         """The references themselves, standing still, as latent frames [B, C, h, w]."""
-        one = self.encoder(reference.picture, reference)
+        still = reference.moved(reference.picture.new_zeros(len(reference.picture), NUM_CONTROLS))
+        one = self.encoder(reference.picture, reference, still)
         return self.stack(one.repeat_interleave(self.config.time_stride, dim=0))
 
-    def decode(self, latents_TChw: Tensor, reference: Reference) -> Tensor:
+    def decode(self, latents_TChw: Tensor, reference: Reference, moves_FM: Tensor) -> Tensor:
         """Latents [T, C, h, w], those of each reference in a row, to video [T * time_stride, 3, H, W], about [-1, 1], not clamped."""
-        return self.decode_frames(self.unstack(latents_TChw), reference)
+        return self.decode_frames(self.unstack(latents_TChw), reference, moves_FM)
 
 
 def compose(picture_B3HW: Tensor, change: Change) -> Tensor:
@@ -248,28 +264,6 @@ def compose(picture_B3HW: Tensor, change: Change) -> Tensor:
     moved = fetch(picture_B3HW.float(), change.motion.float())
     cover = torch.sigmoid(change.cover.float())
     return moved + cover * (moved.new_tensor(DEPTH)[:, None, None] - moved) + change.colour.float()
-
-
-def fetch(planes_BpHW: Tensor, motion_F2hw: Tensor) -> Tensor:
-    """Planes of a picture, each pixel fetched from where the motion says [F, p, H, W], frames of each picture in a row.
-
-    Motion counts in pixels of a picture twice its own size, whatever size the planes have.
-    """
-    height, width = motion_F2hw.shape[2:]
-    motion = motion_F2hw * motion_F2hw.new_tensor([1.0 / width, 1.0 / height])[:, None, None]
-    rows, columns = planes_BpHW.shape[2:]
-    if (height, width) != (rows, columns):
-        motion = F.interpolate(motion, size=(rows, columns), mode="bilinear", align_corners=False)
-    sources = motion + pixel_grid(rows, columns, motion.device).movedim(-1, 0)
-    repeated = planes_BpHW[:, None].expand(-1, len(sources) // len(planes_BpHW), -1, -1, -1).flatten(0, 1)
-    return F.grid_sample(repeated, sources.movedim(1, -1), padding_mode="border", align_corners=False)
-
-
-def pixel_grid(rows: int, columns: int, device: torch.device) -> Tensor:
-    """Where each pixel is, in grid_sample's coordinates [H, W, 2], x before y."""
-    y = (torch.arange(rows, device=device) + 0.5) * 2.0 / rows - 1.0
-    x = (torch.arange(columns, device=device) + 0.5) * 2.0 / columns - 1.0
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
 
 
 def dct_basis(length: int) -> Tensor:

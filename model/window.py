@@ -47,9 +47,16 @@ class WindowState:
     index: int
 
 
+class Known(NamedTuple):
+    """What is known of a new frame: its latent [C, h, w], and 1 where it holds, else 0 [h, w]."""
+
+    latent: Tensor
+    where: Tensor
+
+
 class _Row(NamedTuple):
-    """One row of every session: x and its masked-video latent y [B, C, h, w], known [B] 1 or 0, sigma [B], audio [B, tokens, audio_dim],
-    control [B, control_dim]."""
+    """One row of every session: x and its masked-video latent y [B, C, h, w], known [B, h, w] 1 or 0, sigma [B], audio
+    [B, tokens, audio_dim], control [B, control_dim]."""
 
     x: Tensor
     y: Tensor
@@ -162,20 +169,26 @@ class RollingWindow:
 
     @torch.inference_mode()
     def advance(
-        self, states: Sequence[WindowState], audio_BLC: Tensor, control_BC: Tensor, sigmas: Sequence[float] | None = None
-    ) -> tuple[Tensor, list[WindowState]]:
+        self, states: Sequence[WindowState], audio_BLC: Tensor, control_BC: Tensor, sigmas: Sequence[float] | None = None,
+        known: Sequence[Known | None] | None = None,
+    ) -> tuple[Tensor, list[WindowState]]:  # fmt: skip
         """The next latent frame of each session [B, C, h, w] and the states after it.
 
-        audio [B, tokens, audio_dim] and control [B, control_dim] are those of exactly the new frames.
+        audio [B, tokens, audio_dim] and control [B, control_dim] are those of exactly the new frames; known, what is known of each.
         """
         fill = torch.stack([s.fill for s in states])
+        where = torch.zeros_like(fill[:, 0])
+        for i, told in enumerate(known or ()):
+            if told is not None:
+                where[i] = told.where
+                fill[i] = torch.lerp(fill[i], told.latent.to(fill), where[i])
         static = StaticKeys(*(torch.cat(parts) for parts in zip(*(s.static for s in states), strict=True)))
         audio, control = audio_BLC.to(self.device, self.dtype), control_BC.to(self.device, self.dtype)
         first = _CleanAndNoisy(torch.stack([s.keys for s in states]), torch.stack([s.values for s in states]))
         later: _Cached | None = None
         generators = [torch.Generator().manual_seed(s.seed * 1_000_003 + s.index) for s in states]
         clean = self._known([s.last for s in states])
-        unknown = fill.new_zeros(len(states))
+        level = fill.new_ones(len(states))
         heard = [audio] if self.config.guidance == 1.0 else [audio, self.quiet.expand_as(audio)]
 
         def noise() -> Tensor:
@@ -184,7 +197,7 @@ class RollingWindow:
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             nonlocal later
-            new = [_Row(x, fill, unknown, torch.full_like(unknown, sigma), tokens, control) for tokens in heard]
+            new = [_Row(x, fill, where, level * sigma, tokens, control) for tokens in heard]
             if later is not None:
                 spoken, *quiet = self._forward(new, static, later)
             else:
@@ -207,12 +220,12 @@ class RollingWindow:
         latent = torch.stack([f.latent for f in frames])
         sigma = torch.tensor([f.sigma for f in frames]).to(latent)
         audio, control = torch.stack([f.audio for f in frames]), torch.stack([f.control for f in frames])
-        return _Row(latent, latent, torch.ones_like(sigma), sigma, audio, control)
+        return _Row(latent, latent, torch.ones_like(latent[:, 0]), sigma, audio, control)
 
     def _forward(self, rows: Sequence[_Row], static: StaticKeys, context: ContextFn) -> tuple[Tensor, ...]:
         """One pass over single frames, a session's rows side by side; the network's output [B, C, h, w] for each row."""
         x, y, known, level, audio, control = (torch.stack(column, dim=1).flatten(0, 1)[:, None] for column in zip(*rows, strict=True))
-        mask = known[..., None, None, None].expand(-1, -1, self.dit.config.mask_channels, *x.shape[3:])
+        mask = known[:, :, None].expand(-1, -1, self.dit.config.mask_channels, -1, -1)
         out = self.dit(
             x, mask, y, level, static=static, audio_BTLC=audio, control_BTC=control, context=context, context_frames=self.frames
         )

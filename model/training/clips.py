@@ -30,8 +30,8 @@ _COLUMN = {name: i for i, name in enumerate(CONTROL_NAMES)}
 class Clip:
     """frames uint8 [F, H, W, 3]; references uint8 [R, H, W, 3] (other moments of the same person, the first neutral);
     source uint8 [F], the reference that a frame's motion is told from: motion float16 [F, H/2, W/2, 2], displacements in pixels;
-    inside bits uint8 [F, H*W/8], pixels that show the inside of the mouth; controls float32 [F, NUM_CONTROLS]; mouth float32
-    [F, num shapes]; samples int16 16 kHz, at least F * 640."""
+    inside bits uint8 [F, H*W/8], pixels that show the inside of the mouth; controls float32 [F, NUM_CONTROLS], those of the
+    references [R, NUM_CONTROLS]; mouth float32 [F, num shapes]; samples int16 16 kHz, at least F * 640."""
 
     frames: np.ndarray
     references: np.ndarray
@@ -39,9 +39,14 @@ class Clip:
     motion: np.ndarray
     inside: np.ndarray
     controls: np.ndarray
+    reference_controls: np.ndarray
     mouth: np.ndarray
     samples: np.ndarray
     person_seed: int
+
+    def moves(self, frames: np.ndarray | slice, which: int) -> np.ndarray:
+        """How far the controls of frames are from those of a reference, float32 [n, NUM_CONTROLS]."""
+        return self.controls[frames] - self.reference_controls[which]
 
 
 def pose_of(head: Head, controls: np.ndarray, mouth: np.ndarray) -> FramePose:
@@ -105,7 +110,8 @@ def make_clip(head: Head, renderer: Renderer, seed: int, num_frames: int) -> Cli
     other = sample_controls(rng, 1)[0]
     other[_COLUMN["blink"]] = 0.0
     talking = curves[int(rng.integers(len(curves)))]
-    references = [pose_of(head, c, m) for c, m in ((neutral, closed), (other, closed), (other * 0.5, talking))]
+    reference_controls = np.stack((neutral, other, other * 0.5))
+    references = [pose_of(head, c, m) for c, m in zip(reference_controls, (closed, closed, talking), strict=True)]
     pictures = np.stack([renderer.render(person, pose) for pose in references])
     source = rng.choice(len(references), num_frames, p=(0.6, 0.2, 0.2)).astype(np.uint8)
     traced = [renderer.motion(person, pose, references[which]) for pose, which in zip(poses, source, strict=True)]
@@ -115,7 +121,8 @@ def make_clip(head: Head, renderer: Renderer, seed: int, num_frames: int) -> Cli
     padded = np.pad(voice, (16_000, 16_000 + num_frames * FRAME_SAMPLES_16K))
     start = first * FRAME_SAMPLES_16K
     samples = padded[start : start + 32_000 + num_frames * FRAME_SAMPLES_16K]
-    return Clip(frames, pictures, source, motion, inside, controls, mouth, (samples * 32767).clip(-32768, 32767).astype(np.int16), seed)
+    sound = (samples * 32767).clip(-32768, 32767).astype(np.int16)
+    return Clip(frames, pictures, source, motion, inside, controls, reference_controls, mouth, sound, seed)
 
 
 def halved_motion(motion: np.ndarray, inside: np.ndarray) -> np.ndarray:

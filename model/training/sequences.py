@@ -21,30 +21,32 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from model.audio import AudioEncoder
-from model.conditions import STEPS_BEFORE, STEPS_PER_LATENT, audio_tokens, image_tokens
+from model.conditions import STEPS_BEFORE, STEPS_PER_LATENT, audio_tokens, image_tokens, move_tokens
 from model.controls import CONTROL_NAMES, NUM_CONTROLS
 from model.dit import DiT
+from model.tasks import mouth_mask
 from model.text import StyleEncoder, tokenise
 from model.training.augment import augment
-from model.training.clips import clip_paths, load_clip
+from model.training.clips import Clip, clip_paths, load_clip
 from model.training.loop import to_picture_tensor
-from model.training.train_vae import EYES_BOX, MOUTH_BOX
+from model.training.train_vae import EYES_BOX, MIRRORED, MOUTH_BOX
 from model.vae import Reference, ReferenceVAE
 
 STEP_SAMPLES = 320
+LIPSYNC_SHARE = 0.15
 _LEAD = 16_000  # samples a clip stores before its first frame
-_MIRRORED = torch.tensor([-1.0 if name in ("yaw", "roll", "x", "gaze_x") else 1.0 for name in CONTROL_NAMES])
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedClip:
     """latents [R, T, C, h, w], one version a reference; stills [R, C, h, w], the references themselves, and their image tokens
-    [R, 16, c]; controls [T, 4*NUM_CONTROLS]; audio [V, T, 12, 192], V versions of the sound; text [L] ids."""
+    [R, 16, c]; moves [R, F, NUM_CONTROLS], controls of video frames less the reference's; audio [V, T, 12, 192], V versions of the sound;
+    text [L] ids."""
 
     latents: Tensor
     stills: Tensor
     image: Tensor
-    controls: Tensor
+    moves: Tensor
     audio: Tensor
     text: Tensor
 
@@ -62,26 +64,31 @@ def encode_clip(path: Path, vae: ReferenceVAE, encoder: AudioEncoder, versions: 
     audio = audio_tokens(heard, length).half()
     text = torch.tensor(tokenise("smiling" if clip.controls[:, CONTROL_NAMES.index("smile")].mean() > 0.35 else "neutral"))
     frames, pictures = to_picture_tensor(clip.frames[: length * 4]), to_picture_tensor(clip.references)
-    controls = torch.from_numpy(clip.controls[: length * 4])
     encoded = []
     for mirrored in (False, True):
-        if mirrored:
-            frames, pictures, controls = frames.flip(3), pictures.flip(3), controls * _MIRRORED
         # The neutral picture, and one of the others: portraits are not always taken straight and silent.
-        chosen = pictures[[0, 1 + (clip.person_seed + mirrored) % (len(pictures) - 1)]]
-        reference = vae.reference(chosen.to(vae.latent_mean.device))
-        latents = torch.stack([_encode(vae, frames, reference, which) for which in range(len(chosen))])
+        chosen = [0, other_reference(clip, mirrored)]
+        moves = torch.from_numpy(np.stack([clip.moves(slice(length * 4), which) for which in chosen]))
+        if mirrored:
+            frames, pictures, moves = frames.flip(3), pictures.flip(3), moves * MIRRORED
+        reference = vae.reference(pictures[chosen].to(vae.latent_mean.device))
+        latents = torch.stack([_encode(vae, frames, reference.one(which), moves[which]) for which in range(len(chosen))])
         encoded.append(EncodedClip(
             latents=latents.half().cpu(), stills=vae.encode_still(reference).half().cpu(),
-            image=image_tokens(reference.coarse).half().cpu(), controls=controls.reshape(length, 4 * NUM_CONTROLS), audio=audio, text=text,
+            image=image_tokens(reference.coarse).half().cpu(), moves=moves, audio=audio, text=text,
         ))  # fmt: skip
     return encoded
 
 
-def _encode(vae: ReferenceVAE, frames: Tensor, reference: Reference, which: int) -> Tensor:
+def other_reference(clip: Clip, mirrored: bool) -> int:
+    """Which of a clip's pictures is its second reference."""
+    return 1 + (clip.person_seed + mirrored) % (len(clip.references) - 1)
+
+
+def _encode(vae: ReferenceVAE, frames: Tensor, one: Reference, moves: Tensor) -> Tensor:
     """In pieces that fit a processor's cache."""
-    one = Reference(*(part[which : which + 1] for part in (reference.picture, reference.fine, reference.middle, reference.coarse)))
-    return torch.cat([vae.encode(part.to(one.picture.device), one) for part in frames.split(8)])
+    device = one.picture.device
+    return torch.cat([vae.encode(f.to(device), one, m.to(device)) for f, m in zip(frames.split(8), moves.split(8), strict=True)])
 
 
 def _cut(samples: np.ndarray, start: int, stop: int) -> np.ndarray:
@@ -91,7 +98,7 @@ def _cut(samples: np.ndarray, start: int, stop: int) -> np.ndarray:
 
 def load_sequences(folder: Path, vae: ReferenceVAE, encoder: AudioEncoder, *, mirrored: bool, versions: int) -> list[EncodedClip]:
     """All clips of a folder, encoded once, a process a core, and kept beside it under a name that follows from the weights."""
-    cache = folder / f"encoded_{_digest(vae, encoder)}"  # the decoder has no say in it
+    cache = folder / f"encoded_{_digest(vae, encoder)}"  # the decoder has no say in it, and lids little
     cache.mkdir(exist_ok=True)
     stored = {path: cache / f"{path.stem}.pt" for path in clip_paths(folder)}
     missing = [path for path, file in stored.items() if not file.exists()]
@@ -115,7 +122,7 @@ def _store(path: Path, cache: Path, vae: ReferenceVAE, encoder: AudioEncoder, ve
 
 def _digest(vae: ReferenceVAE, encoder: AudioEncoder) -> str:
     total = hashlib.sha256()
-    kept = {name: value for name, value in vae.state_dict().items() if not name.startswith("decoder.")}
+    kept = {name: value for name, value in vae.state_dict().items() if not name.startswith("decoder.") and "lids" not in name}
     for value in (*kept.values(), *encoder.state_dict().values()):
         total.update(value.cpu().contiguous().numpy().tobytes())
     return total.hexdigest()[:12]
@@ -123,8 +130,8 @@ def _digest(vae: ReferenceVAE, encoder: AudioEncoder) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """latents [B, K, C, h, w], still [B, C, h, w] and image [B, 16, c] of the reference, controls [B, K, c], audio [B, K, 12, 192],
-    text [B, L] ids."""
+    """latents [B, K, C, h, w], still [B, C, h, w] and image [B, 16, c] of the reference, controls [B, K, c] (move tokens), audio
+    [B, K, 12, 192], text [B, L] ids; known [B, h, w], 1 where the frames to be made are known already."""
 
     latents: Tensor
     still: Tensor
@@ -132,14 +139,18 @@ class Batch:
     controls: Tensor
     audio: Tensor
     text: Tensor
+    known: Tensor
 
 
 def cut(clip: EncodedClip, start: int, length: int, which: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
     """A stretch of a clip relative to reference `which`, with a random version of its sound; the fields of a batch of one."""
-    span = slice(start, start + length)
+    span, frames = slice(start, start + length), slice(4 * start, 4 * (start + length))
     audio = clip.audio[int(rng.integers(len(clip.audio))), span]
     text = clip.text if rng.random() < 0.5 else torch.zeros_like(clip.text)
-    return clip.latents[which, span], clip.stills[which], clip.image[which], clip.controls[span], audio, text
+    # The soup of tasks (EchoMimicV3): to talk, nothing of a new frame is known; to be dubbed, all but the mouth.
+    known = 1.0 - mouth_mask(clip.latents.shape[-1])
+    known = known if rng.random() < LIPSYNC_SHARE else torch.zeros_like(known)
+    return clip.latents[which, span], clip.stills[which], clip.image[which], move_tokens(clip.moves[which, frames]), audio, text, known
 
 
 def to_batch(cuts: list[tuple[Tensor, ...]], device: str) -> Batch:
@@ -151,7 +162,7 @@ def sample_batch(clips: list[EncodedClip], size: int, length: int, rng: np.rando
     cuts = []
     for index in rng.integers(len(clips), size=size):
         clip = clips[index]
-        start = int(rng.integers(0, len(clip.controls) - length + 1))
+        start = int(rng.integers(0, clip.latents.shape[1] - length + 1))
         cuts.append(cut(clip, start, length, 0 if rng.random() < 0.75 else 1, rng))
     return to_batch(cuts, device)
 
@@ -171,8 +182,9 @@ class SequencePass(nn.Module):
         size, length = noisy.shape[:2]
         known = torch.cat((batch.still[:, None], context), dim=1)
         x = torch.cat((known, noisy), dim=1)
-        y = torch.cat((known, batch.still[:, None].expand_as(noisy)), dim=1)
-        mask = torch.zeros(size, 2 * length, 4, *noisy.shape[3:], device=noisy.device)
+        where = batch.known[:, None, None]
+        y = torch.cat((known, torch.lerp(batch.still[:, None].expand_as(noisy), batch.latents, where)), dim=1)
+        mask = where.repeat(1, 2 * length, 4, 1, 1)
         mask[:, :length] = 1.0
         zero = torch.zeros_like(t[:, :1])
         levels = torch.cat((zero, context_sigma.expand(-1, length - 1), t), dim=1)
@@ -222,14 +234,15 @@ def latent_weight(vae: ReferenceVAE, pictures: Tensor) -> Tensor:
     pictures [N, 3, H, W] in [-1, 1], as references.
     """
     reference = vae.reference(pictures)
-    still = vae.encoder(pictures, reference)
-    before = vae.decode_frames(still, reference)
+    unmoved = torch.zeros(len(pictures), NUM_CONTROLS).to(pictures)
+    still = vae.encoder(pictures, reference, reference.moved(unmoved))
+    before = vae.decode_frames(still, reference, unmoved)
     noise = torch.randn(still[:, 0].shape, generator=torch.Generator().manual_seed(0)).to(still)
     effect = []
     for channel in range(still.shape[1]):
         moved = still.clone()
         moved[:, channel] += 0.3 * noise
-        effect.append((vae.decode_frames(moved, reference) - before).square().mean())
+        effect.append((vae.decode_frames(moved, reference, unmoved) - before).square().mean())
     per_channel = torch.stack(effect).repeat(vae.config.time_stride) * vae.latent_std.square()
     patch = vae.config.patch
     place = torch.ones(256 // patch, 256 // patch)

@@ -21,12 +21,13 @@ from tqdm import tqdm
 
 from model.audio import AudioEncoder
 from model.config import PRESENTER_VAE
+from model.motion import BLINK
 from model.training.clips import Clip, clip_paths, load_clip
 from model.training.loop import Averaged, Budget, begin, cosine_rate, psnr, set_rate, to_picture_tensor
-from model.training.sequences import SequencePass, cut, load_sequences, to_batch
+from model.training.sequences import SequencePass, cut, load_sequences, other_reference, to_batch
 from model.training.train_student import rolled_out
 from model.training.train_teacher import LENGTH, build, load_vae
-from model.training.train_vae import COVER_SHARE, EYES_BOX, INSIDE_WEIGHT, LATENT_NOISE, MOUTH_BOX, loss_weight, picture_loss
+from model.training.train_vae import BLINKING, COVER_SHARE, EYES_BOX, INSIDE_WEIGHT, LATENT_NOISE, MOUTH_BOX, loss_weight, picture_loss
 from model.vae import WHOLE, FrameDecoder, Reference, ReferenceVAE, Region, compose
 
 # Where to look, with two latent pixels around it that are computed but not judged, and how often.
@@ -38,9 +39,11 @@ PATCH = PRESENTER_VAE.patch
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """latents [F, c, h, w] a frame, the one picture they are told from [1, 3, H, W], true frames [F, 3, H, W], inside [F, 1, H, W]."""
+    """latents [F, c, h, w] and moves [F, NUM_CONTROLS] a frame, the one picture they are told from [1, 3, H, W], true frames
+    [F, 3, H, W], inside [F, 1, H, W]."""
 
     latents: Tensor
+    moves: Tensor
     picture: Tensor
     truth: Tensor
     inside: Tensor
@@ -52,15 +55,22 @@ class Samples:
     def __init__(self, folder: Path, vae: ReferenceVAE, encoder: AudioEncoder, student: SequencePass | None) -> None:
         self._clips: list[Clip] = [load_clip(path) for path in clip_paths(folder)]
         self._encoded = load_sequences(folder, vae, encoder, mirrored=False, versions=3)
+        self._blinking = np.flatnonzero([(clip.controls[:, BLINK] > 0).any() for clip in self._clips])
         self._vae, self._student = vae, student
         self.kinds = ("encoded",) if student is None else ("encoded", "generated")
 
     @torch.no_grad()
     def take(self, size: int, generated: bool, rng: np.random.Generator, generator: torch.Generator, device: str) -> Sample:
-        index = int(rng.integers(len(self._clips)))
+        blinks = len(self._blinking) > 0 and rng.random() < BLINKING
+        index = int(rng.choice(self._blinking)) if blinks else int(rng.integers(len(self._clips)))
         clip, encoded = self._clips[index], self._encoded[index]
         which = int(rng.random() < 0.25)
-        start = int(rng.integers(0, len(encoded.controls) - LENGTH + 1))
+        starts = encoded.latents.shape[1] - LENGTH
+        if blinks:  # a stretch around a blink, and of its frames the blinking ones first
+            closing = int(rng.choice(np.flatnonzero(clip.controls[: 4 * encoded.latents.shape[1], BLINK] > 0)))
+            start = int(np.clip(closing // 4 - rng.integers(LENGTH), 0, starts))
+        else:
+            start = int(rng.integers(0, starts + 1))
         batch = to_batch([cut(encoded, start, LENGTH, which, rng)], device)
         if generated and self._student is not None:
             stacked = rolled_out(self._student, batch, generator).latents[0]
@@ -68,25 +78,27 @@ class Samples:
             noise = torch.randn(batch.latents[0].shape, generator=generator).to(device)
             stacked = batch.latents[0] + noise * LATENT_NOISE * float(rng.random())
         latents = self._vae.unstack(stacked)
-        picks = torch.from_numpy(rng.choice(len(latents), size, replace=False))
-        frames = start * 4 + picks.numpy()
-        other = 1 + clip.person_seed % (len(clip.references) - 1)
-        picture = to_picture_tensor(clip.references[other if which else 0])[None]
+        shown = np.arange(start * 4, (start + LENGTH) * 4)
+        likely = 1.0 + 20.0 * blinks * (clip.controls[shown, BLINK] > 0)
+        picks = torch.from_numpy(rng.choice(len(latents), size, replace=False, p=likely / likely.sum()))
+        frames = shown[picks.numpy()]
+        picture = to_picture_tensor(clip.references[other_reference(clip, False) if which else 0])[None]
         truth = to_picture_tensor(clip.frames[frames])
         inside = torch.from_numpy(np.unpackbits(clip.inside[frames], axis=1)).float().view(size, 1, *truth.shape[2:])
-        return Sample(*(part.to(device) for part in (latents[picks], picture, truth, inside)))
+        return Sample(*(part.to(device) for part in (latents[picks], encoded.moves[which, frames], picture, truth, inside)))
 
 
 def decoder_loss(decoder: FrameDecoder, reference: Reference, sample: Sample, region: Region) -> Tensor:
     """Picture and cover as in the autoencoder's training, within a region."""
-    change = decoder(sample.latents, decoder.canvas(reference), region)
+    moved = reference.moved(sample.moves)
+    change = decoder(sample.latents, decoder.canvas(reference), moved.motion, region)
     truth, inside = region.of(sample.truth, PATCH), region.of(sample.inside, PATCH)
     judged = torch.zeros_like(inside[:1])
     margin = MARGIN if region != WHOLE else 0
     judged[..., margin : judged.shape[2] - margin, margin : judged.shape[3] - margin] = 1.0
     mouth = F.max_pool2d(inside, 5, stride=1, padding=2)
     weight = region.of(loss_weight(256, 6.0, 3.0).to(truth), PATCH) * judged
-    shown = compose(region.of(reference.picture, PATCH), change)
+    shown = compose(region.of(moved.picture, PATCH), change)
     picture = picture_loss(shown, truth, weight * (1.0 + INSIDE_WEIGHT * mouth))
     # Teeth are a bright minority inside a mouth: an absolute error settles for the dark majority, a squared one does not.
     picture = picture + TEETH_SHARE * ((shown - truth).square() * inside * weight).mean()
@@ -103,7 +115,7 @@ def evaluate(vae: ReferenceVAE, data: Samples, device: str) -> dict[str, float]:
         pairs = []
         for _ in range(16):
             sample = data.take(6, name == "generated", rng, generator, device)
-            pairs.append((vae.decode_frames(sample.latents, vae.reference(sample.picture)).cpu(), sample.truth.cpu()))
+            pairs.append((vae.decode_frames(sample.latents, vae.reference(sample.picture), sample.moves).cpu(), sample.truth.cpu()))
         pictures, target = (torch.cat(column) for column in zip(*pairs, strict=True))
         mouth, eyes = (..., *MOUTH_BOX), (..., *EYES_BOX)
         found[f"{name}_psnr_db"] = psnr(pictures, target)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from model.conditions import STEPS_BEFORE, STEPS_PER_LATENT
 from model.training.loop import Averaged, Budget, begin, compile_blocks, cosine_rate, mixed_precision, save_checkpoint, set_rate
 from model.training.sequences import Batch, SequencePass, noise_levels, noised, sample_batch
 from model.training.train_teacher import (
+    CONTEXT_SIGMA,
     LENGTH,
+    Data,
     add_arguments,
     build,
     corrupt_context,
@@ -65,38 +68,46 @@ def quiet_tokens(encoder: AudioEncoder) -> Tensor:
     return encoder(torch.zeros(1, length))[0]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    parser.add_argument("--teacher", type=Path, required=True)
-    parser.add_argument("--guidance", type=float, default=2.0, help="of the teacher's sound against silence; 1 = none")
-    args = parser.parse_args()
-    begin(args.seed)
-    rng, generator = np.random.default_rng(args.seed + 1), torch.Generator().manual_seed(args.seed + 1)
-    teacher, student = build(), build()
-    teacher.load_state_dict(load_file(args.teacher))
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a student is trained with; ablations change one at a time."""
+
+    minutes: float
+    batch: int
+    rate: float
+    seed: int = 0
+    guidance: float = 1.3  # of the teacher's sound against silence; 1 = none
+    rollout_share: float = 0.5  # of steps with contexts the student made itself
+    context_sigma: float = CONTEXT_SIGMA  # largest noise of the context
+    decay: float = 0.99  # of the averaged weights; 0 = none
+
+
+def distil(
+    teacher: SequencePass, data: Data, quiet: Tensor, settings: Settings, device: str, report: Callable[[int, SequencePass], None]
+) -> tuple[SequencePass, int]:
+    """The averaged student and its steps. `report` sees both every 200 steps."""
+    rng, generator = np.random.default_rng(settings.seed + 1), torch.Generator().manual_seed(settings.seed + 1)
+    student = build()
     student.load_state_dict(teacher.state_dict())
-    teacher, student = teacher.to(args.device).requires_grad_(False), student.to(args.device)
-    data = load_data(args)
-    average = Averaged(student, 0.99)
-    weight = data.weight
-    guided = Guided(teacher, quiet_tokens(AudioEncoder.load(args.audio)).to(args.device), args.guidance)
+    teacher, student = teacher.to(device).requires_grad_(False), student.to(device)
+    average = Averaged(student, settings.decay)
+    guided = Guided(teacher, quiet.to(device), settings.guidance)
     compile_blocks(student.dit.blocks)  # the others only ever go forward: compiling them takes longer than it saves
-    optimiser = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=args.rate, betas=(0.9, 0.95), weight_decay=0.0)
-    budget = Budget(args.minutes)
-    steps = 0
+    trained = [p for p in student.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=settings.rate, betas=(0.9, 0.95), weight_decay=0.0)
+    budget, steps = Budget(settings.minutes), 0
     bar = tqdm(total=100, desc="student", unit="%")
     while budget.progress < 1.0:
-        set_rate(optimiser, cosine_rate(budget.progress, args.rate))
-        batch = sample_batch(data.train, args.batch, LENGTH, rng, args.device)
-        with mixed_precision(args.device):
-            source = rolled_out(average.module, batch, generator) if rng.random() < 0.5 else batch
-            context = corrupt_context(source.latents, generator)
-            t = noise_levels(tuple(batch.latents.shape[:2]), generator).to(args.device)
-            noisy = noised(batch.latents, t, torch.randn(batch.latents.shape, generator=generator).to(args.device))
+        set_rate(optimiser, cosine_rate(budget.progress, settings.rate))
+        batch = sample_batch(data.train, settings.batch, LENGTH, rng, device)
+        with mixed_precision(device):
+            source = rolled_out(average.module, batch, generator) if rng.random() < settings.rollout_share else batch
+            context = corrupt_context(source.latents, generator, settings.context_sigma)
+            t = noise_levels(tuple(batch.latents.shape[:2]), generator).to(device)
+            noisy = noised(batch.latents, t, torch.randn(batch.latents.shape, generator=generator).to(device))
             target = guided(batch, noisy, t, *context).float()
             out = student(batch, noisy, t, *context).float()
-        loss = weighted_error(out, target, weight).mean()
+        loss = weighted_error(out, target, data.weight).mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
@@ -106,12 +117,31 @@ def main() -> None:
         bar.n = int(100 * budget.progress)
         bar.set_postfix(step=steps, loss=f"{loss.item():.4f}")
         if steps % 200 == 0:
-            print(f"\nstep {steps} held-out error {evaluate(average.module, data.held_out, weight):.4f}", flush=True)
-            save_checkpoint(args.checkpoint, average=average.module.state_dict(), steps=steps)
-    final = average.module.cpu()
+            report(steps, average.module)
+    bar.close()
+    return average.module.cpu(), steps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    parser.add_argument("--teacher", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="written every few minutes")
+    parser.add_argument("--guidance", type=float, default=1.3, help="of the teacher's sound against silence; 1 = none")
+    args = parser.parse_args()
+    begin(args.seed)
+    teacher, data = build(), load_data(args)
+    teacher.load_state_dict(load_file(args.teacher))
+    settings = Settings(args.minutes, args.batch, args.rate, args.seed, args.guidance)
+
+    def report(steps: int, average: SequencePass) -> None:
+        print(f"\nstep {steps} held-out error {evaluate(average, data.held_out, data.weight):.4f}", flush=True)
+        save_checkpoint(args.checkpoint, average=average.state_dict(), steps=steps)
+
+    final, steps = distil(teacher, data, quiet_tokens(AudioEncoder.load(args.audio)), settings, args.device, report)
     save_file({k: v.contiguous() for k, v in final.state_dict().items()}, args.out)
     metrics = {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes, "guidance": args.guidance}
-    metrics["held_out_error"] = evaluate(final, data.held_out, weight.cpu())
+    metrics["held_out_error"] = evaluate(final, data.held_out, data.weight.cpu())
     earlier = args.teacher.with_suffix(".json")
     card = json.loads(earlier.read_text()) if earlier.exists() else {}
     args.out.with_suffix(".json").write_text(json.dumps(card | {"student": metrics}, indent=2))

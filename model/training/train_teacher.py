@@ -51,9 +51,9 @@ def weighted_error(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor
     return ((prediction - target).square() * weight).mean(dim=(2, 3, 4))
 
 
-def corrupt_context(latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def corrupt_context(latents: Tensor, generator: torch.Generator, largest: float = CONTEXT_SIGMA) -> tuple[Tensor, Tensor]:
     """The clean frames as later frames see them in training [B, K-1, C, h, w] and the noise level told with them [B, 1]."""
-    sigma = torch.rand(len(latents), 1, generator=generator).to(latents) * CONTEXT_SIGMA
+    sigma = torch.rand(len(latents), 1, generator=generator).to(latents) * largest
     context = latents[:, :-1]
     return noised(context, sigma.expand(-1, context.shape[1]), torch.randn(context.shape, generator=generator).to(latents)), sigma
 
@@ -106,7 +106,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--audio", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="written every few minutes; resumed from when present")
     parser.add_argument("--minutes", type=float, default=45.0)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-3)
@@ -117,13 +116,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="written every few minutes; resumed from when present")
+    parser.add_argument("--init", type=Path, help="weights to go on from")
     args = parser.parse_args()
     begin(args.seed)
     rng, generator = np.random.default_rng(args.seed), torch.Generator().manual_seed(args.seed)
     model = build()
-    # The mouth shapes the audio encoder hears are the best start there is; scaled, because they are small beside the controls.
-    mouth = AudioEncoder.load(args.audio).mouth.state_dict()
-    model.dit.mean_latent.hear.load_state_dict({k: v * MOUTH_SCALE for k, v in mouth.items()})
+    if args.init:
+        model.load_state_dict(load_file(args.init))
+    else:
+        # The mouth shapes the audio encoder hears are the best start there is; scaled, because they are small beside the moves.
+        mouth = AudioEncoder.load(args.audio).mouth.state_dict()
+        model.dit.mean_latent.hear.load_state_dict({k: v * MOUTH_SCALE for k, v in mouth.items()})
+    model.dit.mean_latent.latent_scale.copy_(1.0 / load_vae(args.vae).latent_std)
     data = load_data(args)
     model, weight = model.to(args.device), data.weight
     average = Averaged(model, 0.999)

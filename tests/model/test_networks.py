@@ -13,9 +13,10 @@ from av import VideoFrame
 from kernels.yuv import rgb_to_i420
 from model.conditions import STEPS_BEFORE, audio_tokens
 from model.config import PRESENTER_DIT, VAEConfig
-from model.controls import CONTROL_NAMES, ControllerState, next_controls
+from model.controls import CONTROL_NAMES, NUM_CONTROLS, ControllerState, next_controls
 from model.dit import DiT
 from model.i420_decoder import I420Canvas, I420Decoder
+from model.motion import BLINK
 from model.rope import apply_rope, rope_table
 from model.sampler import sample_euler, sample_renoise, shifted_sigmas
 from model.text import tokenise
@@ -27,9 +28,17 @@ TINY_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8)
 def tiny_vae() -> ReferenceVAE:
     torch.manual_seed(0)
     vae = ReferenceVAE(TINY_VAE).eval().requires_grad_(False)
-    for layer in (vae.decoder.motion, vae.decoder.paint):
-        torch.nn.init.normal_(layer.weight, std=0.05)
+    fields = vae.reference.fields
+    for layer, std in ((vae.decoder.motion, 0.05), (vae.decoder.paint, 0.05), (fields.out, 0.02), (fields.lids, 0.1)):
+        torch.nn.init.normal_(layer.weight, std=std)
     return vae
+
+
+def some_moves(num_frames: int) -> torch.Tensor:
+    """With a blink in every other frame."""
+    moves = torch.randn(num_frames, NUM_CONTROLS, generator=torch.Generator().manual_seed(4)) * 0.5
+    moves[:, BLINK] = torch.arange(num_frames) % 2 * 0.9
+    return moves
 
 
 def test_streaming_decode_equals_whole_decode() -> None:
@@ -37,8 +46,9 @@ def test_streaming_decode_equals_whole_decode() -> None:
     vae = tiny_vae()
     latents = torch.randn(3, TINY_VAE.latent_channels, 4, 4)
     reference = vae.reference(torch.rand(1, 3, 64, 64) * 2 - 1)
-    whole = vae.decode(latents, reference)
-    parts = torch.cat([vae.decode(one[None], reference) for one in latents])
+    moves = some_moves(12)
+    whole = vae.decode(latents, reference, moves)
+    parts = torch.cat([vae.decode(one[None], reference, moved) for one, moved in zip(latents, moves.split(4), strict=True)])
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5)
 
 
@@ -55,7 +65,8 @@ def test_an_untrained_decoder_shows_the_portrait() -> None:
     vae = ReferenceVAE(TINY_VAE)
     picture = torch.rand(2, 3, 64, 64) * 2 - 1
     with torch.no_grad():
-        shown = vae.decode(torch.randn(2, TINY_VAE.latent_channels, 4, 4), vae.reference(picture))
+        still = torch.zeros(8, NUM_CONTROLS)
+        shown = vae.decode(torch.randn(2, TINY_VAE.latent_channels, 4, 4), vae.reference(picture), still)
     assert (shown - picture.repeat_interleave(4, dim=0)).abs().max() < 0.005
 
 
@@ -77,10 +88,10 @@ def test_serving_paints_what_the_decoder_shows() -> None:
     vae.decoder.motion.weight.mul_(0.2)
     picture = F.interpolate(torch.rand(2, 3, 8, 8) - 0.5, size=(64, 64), mode="bicubic")
     reference = vae.reference(picture)
-    latents = torch.randn(6, TINY_VAE.frame_channels, 4, 4)
-    expected = rgb_to_i420(vae.decode_frames(latents, reference).clamp(-1, 1)).float()
+    latents, moves = torch.randn(6, TINY_VAE.frame_channels, 4, 4), some_moves(6)
+    expected = rgb_to_i420(vae.decode_frames(latents, reference, moves).clamp(-1, 1)).float()
     decoder = I420Decoder(vae.decoder, torch.device("cpu"), torch.float32)
-    shown = decoder(latents, I420Canvas.cat([decoder.canvas(vae.reference(one[None])) for one in picture])).float()
+    shown = decoder(latents, I420Canvas.cat([decoder.canvas(vae.reference(one[None])) for one in picture]), moves).float()
     difference = (shown - expected).abs()
     assert shown.std() > 10
     assert difference[:, :64].max() <= 1
@@ -93,7 +104,8 @@ def test_a_region_is_decoded_as_within_the_whole() -> None:
     reference = vae.reference(torch.rand(1, 3, 192, 192) * 2 - 1)
     latents, canvas = torch.randn(2, TINY_VAE.frame_channels, 12, 12), vae.decoder.canvas(reference)
     region = Region(slice(2, 9), slice(4, 12))
-    whole, part = vae.decoder(latents, canvas), vae.decoder(latents, canvas, region)
+    moved = reference.moved(some_moves(2)).motion
+    whole, part = vae.decoder(latents, canvas, moved), vae.decoder(latents, canvas, moved, region)
     assert part.colour.shape[2:] == (7 * 16, 8 * 16)
     torch.testing.assert_close(part.colour[..., 48:-48, 48:-48], region.of(whole.colour, 16)[..., 48:-48, 48:-48], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(part.motion[..., 24:-24, 24:-24], region.of(whole.motion, 8)[..., 24:-24, 24:-24], rtol=1e-4, atol=1e-5)
@@ -102,7 +114,7 @@ def test_a_region_is_decoded_as_within_the_whole() -> None:
 def test_encode_refuses_a_partial_latent_frame() -> None:
     vae = tiny_vae()
     with pytest.raises(ValueError, match="multiple of 4"):
-        vae.encode(torch.zeros(3, 3, 32, 32), vae.reference(torch.zeros(1, 3, 32, 32)))
+        vae.encode(torch.zeros(3, 3, 32, 32), vae.reference(torch.zeros(1, 3, 32, 32)), torch.zeros(3, NUM_CONTROLS))
 
 
 def test_time_basis_is_orthonormal() -> None:

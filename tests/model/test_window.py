@@ -12,7 +12,7 @@ from model.config import PRESENTER_DIT, DiTConfig, VAEConfig, WindowConfig
 from model.dit import DiT
 from model.text import TEXT_TOKENS, StyleEncoder
 from model.vae import ReferenceVAE
-from model.window import RollingWindow, WindowState
+from model.window import Known, RollingWindow, WindowState
 
 TINY: DiTConfig = dataclasses.replace(
     PRESENTER_DIT, latent_channels=8, image_dim=8, patch=2, dim=48, ffn_dim=64, num_heads=2, num_layers=2, freq_dim=16, text_dim=6,
@@ -55,29 +55,37 @@ def conditions(num_frames: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tens
     return audio, torch.randn(num_frames, TINY.control_dim, generator=generator)
 
 
-def roll(window: RollingWindow, state: WindowState, audio: torch.Tensor, control: torch.Tensor) -> tuple[torch.Tensor, list[WindowState]]:
+def roll(
+    window: RollingWindow, state: WindowState, audio: torch.Tensor, control: torch.Tensor, known: list[Known | None] | None = None
+) -> tuple[torch.Tensor, list[WindowState]]:
     latents, states = [], [state]
-    for a, c in zip(audio, control, strict=True):
-        latent, (state,) = window.advance([state], a[None], c[None])
+    for a, c, k in zip(audio, control, known or [None] * len(audio), strict=True):
+        latent, (state,) = window.advance([state], a[None], c[None], known=[k])
         latents.append(latent[0])
         states.append(state)
     return torch.stack(latents), states
 
 
-def test_cached_window_equals_parallel_sequence(dit: DiT, vae: ReferenceVAE) -> None:
-    """Frames made one by one with cached keys equal the training pass that sees all of them at once."""
+@pytest.mark.parametrize("share", [0.0, 0.6])
+def test_cached_window_equals_parallel_sequence(dit: DiT, vae: ReferenceVAE, share: float) -> None:
+    """Frames made one by one with cached keys equal the training pass that sees all of them at once, whatever is known of them."""
     from model.training.sequences import Batch, SequencePass
 
     text = StyleEncoder(TINY.text_dim)
     window = RollingWindow(dit, WindowConfig(context=2, new=1, sigmas=(1.0,), context_sigma=0.02, guidance=1.0), QUIET)
     still = picture()
     audio, control = conditions(5)
-    latents, _ = roll(window, opened(window, vae, still, text.encode("smiling")[0].detach(), 3), audio, control)
+    generator = torch.Generator().manual_seed(9)
+    where = (torch.rand(4, 4, generator=generator) < share).float()
+    told = torch.randn(5, TINY.latent_channels, 4, 4, generator=generator)
+    known: list[Known | None] = [Known(one, where) for one in told]
+    latents, _ = roll(window, opened(window, vae, still, text.encode("smiling")[0].detach(), 3), audio, control, known)
     noise = torch.stack([torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(3 * 1_000_003 + i)) for i in range(5)])
     ids = torch.tensor([[2] + [0] * (TEXT_TOKENS - 1)])
     with torch.inference_mode():
         reference = vae.reference(still[None])
-        batch = Batch(latents[None], vae.encode_still(reference), image_tokens(reference.coarse), control[None], audio[None], ids)
+        stills, image = vae.encode_still(reference), image_tokens(reference.coarse)
+        batch = Batch(told[None], stills, image, control[None], audio[None], ids, where[None])
         out = SequencePass(dit, text)(batch, noise[None], torch.ones(1, 5), latents[None, :-1], torch.full((1, 1), 0.02))
     torch.testing.assert_close(out[0], latents, rtol=1e-4, atol=1e-4)
 

@@ -71,8 +71,9 @@ def autoencoder_video(vae: ReferenceVAE, clip: Clip) -> np.ndarray:
     device = vae.latent_mean.device
     reference = vae.reference(to_picture_tensor(clip.references[:1]).to(device))
     decoded = []
-    for part in to_picture_tensor(clip.frames).split(vae.config.time_stride):
-        pictures = vae.decode(vae.encode(part.to(device), reference), reference)
+    moves = torch.from_numpy(clip.moves(slice(None), 0)).to(device).split(vae.config.time_stride)
+    for part, moved in zip(to_picture_tensor(clip.frames).split(vae.config.time_stride), moves, strict=True):
+        pictures = vae.decode(vae.encode(part.to(device), reference, moved), reference, moved)
         decoded.append(((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(1, -1).cpu().numpy())
     return np.concatenate(decoded)
 

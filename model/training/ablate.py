@@ -1,0 +1,148 @@
+"""What each part of the student's training does: short students that differ in one thing, rolled out on held-out people.
+
+Every variant is distilled from the same teacher for the same minutes, then speaks and moves as the held-out clips do, through the window
+that serves. Columns: error against the true latents as a share of the still portrait's; how well the visible inside of the mouth
+follows the true one (correlation, slope); steps between chunks over those within, beside the true video's; error in the last
+third of a clip over the first. Short students are worse than the shipped one: compare rows, not with other tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from model.audio import AudioEncoder
+from model.conditions import move_tokens
+from model.config import PRESENTER_WINDOW
+from model.training.clips import Clip, clip_paths, load_clip
+from model.training.loop import begin, to_picture_tensor
+from model.training.sequences import EncodedClip, SequencePass
+from model.training.train_student import Settings, distil, quiet_tokens
+from model.training.train_teacher import Data, add_arguments, build, load_data, load_vae, weighted_error
+from model.training.train_vae import MOUTH_BOX
+from model.vae import ReferenceVAE, compose
+from model.window import RollingWindow, WindowState
+
+Change = Callable[[Settings], Settings]
+VARIANTS: dict[str, Change] = {
+    "all": lambda s: s,
+    "no guidance from silence": lambda s: replace(s, guidance=1.0),
+    "no self-rollout": lambda s: replace(s, rollout_share=0.0),
+    "no noise on the context": lambda s: replace(s, context_sigma=0.0),
+    "no averaged weights": lambda s: replace(s, decay=0.0),
+}
+NO_ANCHOR = "no anchor (the oldest context in its place)"
+
+
+@dataclass(frozen=True, slots=True)
+class Rolled:
+    """Of one clip: latents [T, C, h, w], luma [F, H, W] and how much of the mouth's inside shows [F]."""
+
+    latents: Tensor
+    luma: Tensor
+    inside: Tensor
+
+
+@torch.inference_mode()
+def roll(model: SequencePass, vae: ReferenceVAE, quiet: Tensor, clip: Clip, encoded: EncodedClip, anchored: bool) -> Rolled:
+    window = RollingWindow(model.dit, PRESENTER_WINDOW, quiet)
+    still = encoded.stills[0].float()
+    state = window.open(still, still, encoded.image[0].float(), model.text(encoded.text[None])[0], seed=0)
+    moves, latents = encoded.moves[0], []
+    for heard, told in zip(encoded.audio[0].float(), move_tokens(moves), strict=True):
+        (latent,), (state,) = window.advance([state], heard[None], told[None])
+        state = state if anchored else _without_anchor(state)
+        latents.append(latent)
+    shown, inside = [], []
+    reference = vae.reference(to_picture_tensor(clip.references[:1]))
+    canvas = vae.decoder.canvas(reference)
+    for latent, part in zip(latents, moves.split(4), strict=True):
+        moved = reference.moved(part)
+        change = vae.decoder(vae.unstack(latent[None]), canvas, moved.motion)
+        shown.append(compose(moved.picture, change).mean(dim=1))
+        inside.append(torch.sigmoid(change.cover)[(..., *MOUTH_BOX)].mean(dim=(1, 2, 3)))
+    return Rolled(torch.stack(latents), torch.cat(shown), torch.cat(inside))
+
+
+def _without_anchor(state: WindowState) -> WindowState:
+    """The oldest context's keys and values where the anchor's are."""
+    keys, values = (torch.cat((kept[1:2], kept[1:])) for kept in (state.keys, state.values))
+    return replace(state, keys=keys, values=values)
+
+
+def seam(luma_FHW: Tensor) -> float:
+    """Mean step at chunk boundaries over the mean of the others."""
+    steps = luma_FHW.diff(dim=0).abs().mean(dim=(1, 2))
+    boundary = torch.arange(1, len(luma_FHW)) % 4 == 0
+    return float(steps[boundary].mean() / steps[~boundary].mean())
+
+
+def judge(model: SequencePass, vae: ReferenceVAE, quiet: Tensor, held_out: list[tuple[Clip, EncodedClip]], weight: Tensor,
+          anchored: bool = True) -> dict[str, float]:  # fmt: skip
+    errors, seams, drifts = [], [], []
+    drawn, true = [], []
+    for clip, encoded in held_out:
+        rolled = roll(model, vae, quiet, clip, encoded, anchored)
+        truth, still = encoded.latents[0].float(), encoded.stills[:1].float()
+        error = weighted_error(rolled.latents[None], truth[None], weight)[0]
+        errors.append(error.mean() / weighted_error(still.expand_as(truth)[None], truth[None], weight).mean())
+        third = len(error) // 3
+        drifts.append(float(error[-third:].mean() / error[:third].mean()))
+        length = len(rolled.inside)
+        inside = np.unpackbits(clip.inside[:length], axis=1).reshape(length, 256, 256)[(slice(None), *MOUTH_BOX)]
+        drawn.append(rolled.inside.numpy())
+        true.append(inside.mean(axis=(1, 2)))
+        seams.append(seam(rolled.luma) / seam(to_picture_tensor(clip.frames[:length]).mean(dim=1)))
+    x, y = np.concatenate(true), np.concatenate(drawn)
+    return {
+        "error": float(np.mean(errors)), "mouth_correlation": float(np.corrcoef(x, y)[0, 1]), "mouth_slope": float(np.polyfit(x, y, 1)[0]),
+        "seam_over_truth": float(np.mean(seams)), "last_over_first": float(np.median(drifts)),
+    }  # fmt: skip
+
+
+def students(data: Data, teacher: Path, quiet: Tensor, base: Settings, device: str) -> dict[str, SequencePass]:
+    made = {}
+    for name, changed in VARIANTS.items():
+        print(f"{name}:", flush=True)
+        given = build()
+        given.load_state_dict(load_file(teacher))
+        made[name], _ = distil(given, data, quiet, changed(base), device, lambda steps, average: None)
+    return made
+
+
+def main() -> None:
+    example = "example: livemimic train ablate --data clips/ --eval eval/ --vae runs/vae.safetensors ... --minutes 4 --out rows.json"
+    parser = argparse.ArgumentParser(description=__doc__, epilog=example)
+    add_arguments(parser)
+    parser.add_argument("--teacher", type=Path, required=True)
+    args = parser.parse_args()
+    begin(args.seed)
+    data, vae = load_data(args), load_vae(args.vae)
+    quiet = quiet_tokens(AudioEncoder.load(args.audio))
+    base = Settings(args.minutes, args.batch, args.rate, args.seed)
+    made = students(data, args.teacher, quiet, base, args.device)
+    held_out = [(load_clip(path), encoded) for path, encoded in zip(clip_paths(args.eval), data.held_out, strict=True)]
+    weight = data.weight.cpu()
+    rows = {name: judge(model, vae, quiet, held_out, weight) for name, model in tqdm(made.items(), desc="judging", unit="variant")}
+    rows[NO_ANCHOR] = judge(made["all"], vae, quiet, held_out, weight, anchored=False)
+    given = build()
+    given.load_state_dict(load_file(args.teacher))
+    rows["the teacher, one step"] = judge(given, vae, quiet, held_out, weight)
+    columns = list(rows["all"])
+    print(f"{'':46}" + "".join(f"{name:>19}" for name in columns))
+    for name, row in rows.items():
+        print(f"{name:46}" + "".join(f"{row[column]:19.3f}" for column in columns))
+    args.out.write_text(json.dumps({"minutes": args.minutes, "batch": args.batch, "rate": args.rate, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

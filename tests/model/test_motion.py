@@ -1,0 +1,76 @@
+"""How a portrait is moved: what moves mean for every pixel, lids, and how a pose is found again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from model.conditions import move_tokens
+from model.config import VAEConfig
+from model.controls import NUM_CONTROLS
+from model.motion import BLINK, NUM_HEAD_CONTROLS, NUM_HEAD_TERMS, NUM_TERMS, Lids, MotionFields, fetch, portrait_motion, terms, with_lids
+from model.tasks import PoseFit
+
+SIDE = 128
+
+
+def smooth_fields() -> torch.Tensor:
+    """Fields as smooth as a head's [1, NUM_TERMS, 2, SIDE, SIDE], a few pixels a move."""
+    coarse = torch.randn(NUM_TERMS, 2, 4, 4, generator=torch.Generator().manual_seed(0)) * 3.0
+    coarse[5:] *= 0.2
+    return torch.nn.functional.interpolate(coarse, size=(SIDE, SIDE), mode="bicubic", align_corners=False)[None]
+
+
+def test_no_moves_change_nothing() -> None:
+    assert not terms(torch.zeros(3, NUM_CONTROLS)).any()
+    assert not portrait_motion(smooth_fields(), torch.zeros(3, NUM_CONTROLS)).any()
+
+
+def test_a_point_is_seen_where_it_was_moved_to() -> None:
+    """Displacements say where points go; motion, where a pixel is fetched from: followed there, one leads back along the other."""
+    fields, moves = smooth_fields(), torch.zeros(2, NUM_CONTROLS)
+    moves[:, :NUM_HEAD_CONTROLS] = torch.randn(2, NUM_HEAD_CONTROLS, generator=torch.Generator().manual_seed(1)) * 0.5
+    motion = portrait_motion(fields, moves)
+    displacement = torch.einsum("fk,kchw->fchw", terms(moves)[:, :NUM_HEAD_TERMS], fields[0, :NUM_HEAD_TERMS])
+    left = (motion + fetch(displacement, motion))[..., 16:-16, 16:-16]
+    assert displacement.abs().max() > 3.0
+    assert left.abs().max() < 0.15
+
+
+def test_lids_close_where_they_reach() -> None:
+    """A pixel shows the lid once the closure is past its reach; open eyes are the portrait's own, to the bit."""
+    picture, colour = torch.rand(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.5)
+    reach = torch.linspace(0.1, 1.9, 8)[None, None, :, None].expand(1, 1, 8, 8)
+    opened, half, closed = with_lids(picture, Lids(colour, reach), torch.tensor([0.0, 0.6, 1.0]))
+    assert torch.equal(opened, picture[0])
+    assert (half[:, 0] - 0.5).abs().max() < 0.01 and (half[:, -1] - picture[0, :, -1]).abs().max() < 0.01
+    covered = ((closed - 0.5).abs() < 0.02).all(dim=0).sum()
+    assert covered > ((half - 0.5).abs() < 0.02).all(dim=0).sum()
+
+
+def test_untrained_fields_leave_the_portrait_alone() -> None:
+    fields, lids = MotionFields(VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8)))(
+        torch.rand(2, 3, 64, 64), torch.rand(2, 4, 16, 16), torch.rand(2, 6, 8, 8), torch.rand(2, 8, 4, 4)
+    )
+    assert fields.shape == (2, NUM_TERMS, 2, 32, 32) and not fields.any()
+    assert lids.colour.shape == (2, 3, 64, 64) and lids.reach.min() == 1.0
+    assert lids.reach[..., 0, 0].min() > 2.0, "lids are at the eyes only"
+
+
+def test_a_pose_is_found_from_how_pixels_moved() -> None:
+    fields, moves = smooth_fields(), torch.zeros(3, NUM_CONTROLS)
+    moves[:, :NUM_HEAD_CONTROLS] = torch.randn(3, NUM_HEAD_CONTROLS, generator=torch.Generator().manual_seed(2)) * 0.5
+    found = PoseFit(fields)(portrait_motion(fields, moves))
+    assert not found[:, BLINK:].any()
+    torch.testing.assert_close(found, moves, rtol=0, atol=0.12)
+
+
+@pytest.mark.parametrize("frame", [0, 5])
+def test_move_tokens_hold_mean_and_slope_apart(frame: int) -> None:
+    """A move held still is in the mean alone; one that grows is in the slope as well."""
+    still = torch.zeros(8, NUM_CONTROLS)
+    still[:, 2] = 0.7
+    growing = still + torch.arange(8.0)[:, None] * 0.1
+    held, grown = (move_tokens(moves).unflatten(-1, (4, NUM_CONTROLS))[frame // 4] for moves in (still, growing))
+    assert held[0, 2] == pytest.approx(0.7) and held[1:].abs().max() < 1e-5
+    assert grown[1].abs().min() > 0.5

@@ -1,0 +1,68 @@
+"""What the autoencoder and the lids are trained on: frames, their reference, motion and moves belong together after every change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model.controls import CONTROL_NAMES, NUM_CONTROLS
+from model.motion import BLINK, fetch
+from model.training.clips import Clip, save_clip
+from model.training.train_lids import bent
+from model.training.train_vae import Frames, Sample, augment
+
+SIZE = 256
+
+
+def smooth(seed: int, channels: int = 3) -> torch.Tensor:
+    coarse = torch.randn(1, channels, 6, 6, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(coarse, size=(SIZE, SIZE), mode="bicubic").clamp(-0.6, 0.6)
+
+
+def test_augmented_motion_still_leads_to_the_frame() -> None:
+    """Mirrored, zoomed, shifted and lit, a frame is still what its motion fetches from its reference."""
+    references = torch.cat((smooth(1), smooth(2)))
+    motion = torch.nn.functional.interpolate(torch.randn(4, 2, 4, 4, generator=torch.Generator().manual_seed(3)) * 3, size=(128, 128))
+    frames = fetch(references, motion)
+    sample = Sample(frames, references, motion, torch.zeros(4, 1, SIZE, SIZE), torch.randn(4, NUM_CONTROLS))
+    for seed in range(4):
+        changed = augment(sample, np.random.default_rng(seed))
+        wrong = (fetch(changed.references, changed.motion) - changed.frames).abs()[..., 24:-24, 24:-24]
+        assert wrong.mean() < 0.02
+        assert torch.equal(changed.moves[:, BLINK], sample.moves[:, BLINK])
+        turned = CONTROL_NAMES.index("yaw")
+        assert torch.equal(changed.moves[:, turned].abs(), sample.moves[:, turned].abs())
+
+
+def test_faces_are_bent_alike_in_frame_and_reference() -> None:
+    picture = smooth(5)
+    sample = Sample(picture, picture, torch.zeros(1, 2, 128, 128), torch.zeros(1, 1, SIZE, SIZE), torch.zeros(1, NUM_CONTROLS))
+    changed = bent(sample, np.random.default_rng(0))
+    assert torch.equal(changed.frames, changed.references)
+    assert (changed.frames - picture).abs().mean() > 0.02
+
+
+def test_drawn_frames_come_in_pairs_of_one_reference_and_often_blink(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    controls = np.zeros((12, NUM_CONTROLS), dtype=np.float32)
+    controls[3, BLINK] = 1.0
+    clip = Clip(
+        frames=np.stack([np.full((16, 16, 3), f, np.uint8) for f in range(12)]),
+        references=np.stack([np.full((16, 16, 3), 100 + r, np.uint8) for r in range(3)]), source=(np.arange(12) % 3).astype(np.uint8),
+        motion=np.zeros((12, 8, 8, 2), np.float16), inside=np.zeros((12, 32), np.uint8), controls=controls,
+        reference_controls=np.ones((3, NUM_CONTROLS), np.float32), mouth=np.zeros((12, 1), np.float32), samples=np.zeros(1, np.int16),
+        person_seed=1,
+    )  # fmt: skip
+    save_clip(tmp_path / "clip_000001.npz", clip)
+    drawn = [Frames(tmp_path).draw(8, rng) for _ in range(20)]
+    blinking = 0
+    for sample in drawn:
+        assert len(sample.frames) == 8 and len(sample.references) == 4
+        shown = ((sample.frames[:, 0, 0, 0] + 1) * 127.5).round().long()
+        told = ((sample.references[:, 0, 0, 0] + 1) * 127.5).round().long() - 100
+        assert torch.equal(shown % 3, told.repeat_interleave(2))
+        assert (sample.moves[:, 0] == -1.0).all(), "moves are less the reference's own controls"
+        blinking += int((shown == 3).sum())
+    assert blinking > 2 * 20 * 8 / 12
