@@ -24,7 +24,7 @@ from model.config import VAEConfig
 from model.controls import CONTROL_NAMES
 
 BLINK = CONTROL_NAMES.index("blink")
-NUM_HEAD_CONTROLS = CONTROL_NAMES.index("blink")  # yaw, pitch, roll, x, y come first
+NUM_HEAD_CONTROLS = BLINK  # yaw, pitch, roll, x, y come first
 
 PIXELS_PER_UNIT = 8.0  # displacement that a network's output of 1 stands for
 NUM_HEAD_TERMS = 11
