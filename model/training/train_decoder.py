@@ -55,7 +55,7 @@ class Samples:
     def __init__(self, folder: Path, vae: ReferenceVAE, encoder: AudioEncoder, student: SequencePass | None) -> None:
         self._clips: list[Clip] = [load_clip(path) for path in clip_paths(folder)]
         self._encoded = load_sequences(folder, vae, encoder, mirrored=False, versions=3)
-        self._blinking = np.flatnonzero([(clip.controls[:, BLINK] > 0).any() for clip in self._clips])
+        self._blinking = np.flatnonzero([(clip.controls[: len(clip.frames) // 4 * 4, BLINK] > 0).any() for clip in self._clips])
         self._vae, self._student = vae, student
         self.kinds = ("encoded",) if student is None else ("encoded", "generated")
 

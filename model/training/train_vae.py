@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="written every few minutes; resumed from when present")
     parser.add_argument("--init", type=Path, help="weights to go on from")
     parser.add_argument("--minutes", type=float, default=25.0)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=8, help="frames, two of each person")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -227,7 +227,7 @@ def main() -> None:
         set_rate(optimiser, cosine_rate(budget.progress, args.rate))
         sample = augment(frames.draw(args.batch, rng), rng).to(args.device)
         reference: Reference = vae.reference(sample.references.contiguous(memory_format=torch.channels_last))
-        told = torch.from_numpy(rng.random(args.batch) >= UNTOLD).to(sample.moves)
+        told = torch.from_numpy(rng.random(len(sample.moves)) >= UNTOLD).to(sample.moves)
         moved = reference.moved(sample.moves * told[:, None])
         latents = vae.encoder(sample.frames, reference, moved)
         # Relative to the latents' own size: with fixed noise a young encoder's small latents drown, and stay unused for good.

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.checkpoints import PRESENTER_FILE, load_presenter
-from model.controls import next_controls
+from model.controls import neutral_controls, next_controls
 from model.errors import CheckpointError, ConfigError
 from model.geometry import Geometry
+from model.motion import BLINK
 from model.pipeline import AvatarPipeline
 from model.portraits import builtin_portraits, prepare_portrait
 
@@ -99,6 +100,33 @@ def test_the_motion_of_the_controller_given_from_outside_gives_the_same_frames(p
     (still,), _ = pipeline.animate([state], [sound], [np.zeros_like(told)])
     assert after.controller == controller
     assert np.array_equal(given, drawn) and not np.array_equal(still, drawn)
+
+
+def test_lids_close_in_the_frame_that_says_so(pipeline: AvatarPipeline, portrait: np.ndarray) -> None:
+    """A blink changes the eyes, in its own frames only, and hardly anything else."""
+    told = np.repeat(neutral_controls()[None], 4, axis=0)
+    blinking = told.copy()
+    blinking[2, BLINK] = 1.0
+    state, sound = pipeline.open(portrait, seed=3), np.zeros(GEOMETRY.step_samples_16k, dtype=np.int16)
+    opened, closed = (pipeline.animate([state], [sound], [controls])[0][0][:, :256].astype(float) for controls in (told, blinking))
+    changed = np.abs(opened - closed)
+    eyes = changed[:, 84:122, 78:178].mean(axis=(1, 2))
+    assert np.quantile(changed[2, 84:122, 78:178], 0.97) > 25, "irises and whites are gone"
+    assert eyes[[0, 1, 3]].max() < 0.3 * eyes[2]
+    assert changed[2, 136:196, 94:162].mean() < 0.2 * eyes[2]
+
+
+def test_a_turning_head_shows_no_seam_between_chunks(pipeline: AvatarPipeline, portrait: np.ndarray) -> None:
+    """In silence, turning evenly: steps between chunks are as large as those within. They were 2.2 times as large once."""
+    controls = np.repeat(neutral_controls()[None], 32, axis=0)
+    controls[:, 0] = np.linspace(-1.0, 1.0, 32)
+    state, sound, frames = pipeline.open(portrait, seed=3), np.zeros(GEOMETRY.step_samples_16k, dtype=np.int16), []
+    for told in np.split(controls, 8):
+        (chunk,), (state,) = pipeline.animate([state], [sound], [told])
+        frames.append(chunk[:, :256].astype(float))
+    steps = np.abs(np.diff(np.concatenate(frames), axis=0)).mean(axis=(1, 2))[4:]
+    between = np.arange(5, 32) % 4 == 0
+    assert 0.85 < steps[between].mean() / steps[~between].mean() < 1.15
 
 
 @pytest.mark.parametrize("samples", [np.zeros(3839, dtype=np.int16), np.zeros(3840, dtype=np.float32)])
