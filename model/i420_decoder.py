@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.yuv import MATRIX, OFFSET, SWING
-from model.motion import BLINK, PIXELS_PER_UNIT, Lids, fetch, portrait_motion, with_lids
+from model.motion import BLINK, PIXELS_PER_UNIT, Lids, fetch, lids_of, portrait_motion, with_lids
 from model.vae import COVER_BIAS, DEPTH, Canvas, FrameDecoder, Reference
 
 
@@ -28,8 +28,7 @@ class I420Canvas:
 
     luma: Tensor
     chroma: Tensor
-    luma_lids: Lids
-    chroma_lids: Lids
+    lids: Lids
     fields: Tensor
     features: Canvas
 
@@ -38,8 +37,7 @@ class I420Canvas:
         if len(canvases) == 1:
             return canvases[0]
         luma, chroma, fields = (torch.cat([getattr(c, name) for c in canvases]) for name in ("luma", "chroma", "fields"))
-        luma_lids, chroma_lids = Lids.cat([c.luma_lids for c in canvases]), Lids.cat([c.chroma_lids for c in canvases])
-        return I420Canvas(luma, chroma, luma_lids, chroma_lids, fields, Canvas.cat([c.features for c in canvases]))
+        return I420Canvas(luma, chroma, Lids.cat([c.lids for c in canvases]), fields, Canvas.cat([c.features for c in canvases]))
 
 
 class I420Decoder(nn.Module):
@@ -77,10 +75,7 @@ class I420Decoder(nn.Module):
 
     def canvas(self, reference: Reference) -> I420Canvas:
         luma, chroma = self._as_planes(reference.picture)
-        lid_luma, lid_chroma = self._as_planes(reference.lids.colour)
-        reach = reference.lids.reach
-        luma_lids, chroma_lids = Lids(lid_luma, reach), Lids(lid_chroma, F.avg_pool2d(reach, 2))
-        return I420Canvas(luma, chroma, luma_lids, chroma_lids, reference.fields, self.trunk.canvas(reference))
+        return I420Canvas(luma, chroma, lids_of(reference.eyes), reference.fields, self.trunk.canvas(reference))
 
     def _as_planes(self, pictures_B3HW: Tensor) -> tuple[Tensor, Tensor]:
         planes = torch.einsum("pc,bchw->bphw", self.to_planes, pictures_B3HW.float()) + self.offset[:, None, None]
@@ -96,7 +91,7 @@ class I420Decoder(nn.Module):
         cover = torch.sigmoid(_planes(cover, 4) + COVER_BIAS)
         plane, halved = canvas.luma, canvas.chroma
         if (blink := moves_FM[:, BLINK]).any():  # seldom
-            plane, halved = with_lids(plane, canvas.luma_lids, blink), with_lids(halved, canvas.chroma_lids, blink)
+            plane, halved = with_lids(plane, canvas.lids, blink), with_lids(halved, canvas.lids.halved(), blink)
         y = self._paint(plane, motion, cover, _planes(luma, 4), self.depth[:1])
         uv = self._paint(halved, motion, F.avg_pool2d(cover, 2), _planes(chroma, 2), self.depth[1:])
         return torch.cat((y.flatten(1), uv.flatten(1)), dim=1).round_().clamp_(0, 255).to(torch.uint8).view(len(y), -1, y.shape[-1])

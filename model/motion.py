@@ -6,8 +6,8 @@ Latents only say what is different from the portrait so moved.
 
 Head motion is a displacement of the portrait's points, second order in the moves: a turning head is a rotation, of depths that the network
 reads from the picture. Expressions are fetched by the moved portrait from itself. Displacements are in pixels of the picture.
-A closed lid is nowhere in a portrait with open eyes, so it is drawn onto it: at every pixel around the eyes a colour, and how far the
-lids have to close to reach it.
+A lid closes as its skin does: the network finds where the eyes are open, and the strip above is stretched down over them, lashes first.
+It is the person's own skin, under the portrait's own light.
 Legend: B portraits, F video frames (those of each portrait in a row), H W pixels of the picture, h w half of them.
 """
 
@@ -28,19 +28,25 @@ NUM_HEAD_CONTROLS = BLINK  # yaw, pitch, roll, x, y come first
 
 PIXELS_PER_UNIT = 8.0  # displacement that a network's output of 1 stands for
 NUM_HEAD_TERMS = 11
-NUM_TERMS = NUM_HEAD_TERMS + 9
+NUM_TERMS = NUM_HEAD_TERMS + 6
 # Where the framing puts eyes, with room for those of others: rows and columns as shares of the picture.
-_AROUND_EYES = (0.27, 0.53, 0.25, 0.75)
-_LID_EDGE = 14.0  # how much sharper than a closure from 0 to 1 the edge of a lid is
+_AROUND_EYES = (0.27, 0.53, 0.22, 0.78)
+_NO_EYE = -5.0  # logit of an untrained network
+_LIKELY = 0.75  # added to a logit: a lid that stops half way is worse than one that goes a little too far
+# Skin above an eye that is stretched over it, as a share of the opening and in pixels: half of it at least, or it would have to fold, and
+# little more, for where a brow is low it is next.
+_STRIP, _LEAST_STRIP = 0.5, 2.0
+_BEYOND = 0.6  # pixels: the edge of the lower lid, too, is under a closed one
+_MEET = 0.94  # closure at which the lids of the renderer's head meet
 _SETTLE = 3  # rounds after which the place that a pixel was fetched from is settled to a tenth of a pixel
 
 
 def terms(moves_FM: Tensor) -> Tensor:
     """What fields are mixed by [F, NUM_TERMS], from moves [F, NUM_CONTROLS] (controls less the portrait's own); nothing of none."""
-    yaw, pitch, roll, x, y, blink, gaze_x, gaze_y, brow, smile = moves_FM.unbind(1)
+    yaw, pitch, roll, x, y, _, gaze_x, gaze_y, brow, smile = moves_FM.unbind(1)
     head = (yaw, pitch, roll, x, y, yaw * yaw, pitch * pitch, roll * roll, yaw * pitch, yaw * roll, pitch * roll)
-    # Lids pass over the eye: where they are is no straight line in how far they are closed. Brows lift and frown differently.
-    face = (blink, blink**2, blink**3, gaze_x, gaze_y, brow.clamp(min=0), brow.clamp(max=0), smile, smile * smile.abs())
+    # Lids are drawn, see `with_lids`. Brows lift and frown differently.
+    face = (gaze_x, gaze_y, brow.clamp(min=0), brow.clamp(max=0), smile, smile * smile.abs())
     return torch.stack((*head, *face), dim=1)
 
 
@@ -55,14 +61,21 @@ class Moved(NamedTuple):
 
 
 class Lids(NamedTuple):
-    """Colours of closed lids [B, 3, H, W] and at what closure they reach a pixel [B, 1, H, W]."""
+    """Of every column of the pictures, in pixels: the row in which an eye begins, how far a closed lid comes down from there, 0 where there
+    is no eye, and how much skin above is stretched for it; each [B, W]."""
 
-    colour: Tensor
+    top: Tensor
     reach: Tensor
+    strip: Tensor
 
     @staticmethod
     def cat(lids: Sequence[Lids]) -> Lids:
-        return Lids(torch.cat([each.colour for each in lids]), torch.cat([each.reach for each in lids]))
+        return Lids(*(torch.cat(parts) for parts in zip(*lids, strict=True)))
+
+    def halved(self) -> Lids:
+        """The same in pictures of half the size."""
+        top, reach, strip = (F.avg_pool1d(part[:, None], 2)[:, 0] / 2.0 for part in self)
+        return Lids(top - 0.25, reach, strip)  # rows are counted at their middles
 
 
 class MotionFields(nn.Module):
@@ -80,39 +93,57 @@ class MotionFields(nn.Module):
         self.join = nn.Conv2d(width, width, 3, padding=1)
         # Where a point is says most of how it turns: a roll is the place itself, turned by ninety degrees.
         self.out = nn.Conv2d(width + 5, 4 * 2 * NUM_TERMS, 1)
-        self.near_lids = nn.Conv2d(width, width, 3, padding=1)
-        self.lids = nn.Conv2d(width, 16 * 4, 1)
-        for layer in (self.out, self.lids):
+        # Eyes are looked for in the picture itself, too: the features are for rendered people, and photographs have eyes like no render's.
+        self.eyes = nn.Sequential(
+            nn.Conv2d(width + 3 * 16, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=2, dilation=2), nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=4, dilation=4), nn.SiLU(), nn.Conv2d(width, 16, 1),
+        )  # fmt: skip
+        last = self.eyes[-1]
+        assert isinstance(last, nn.Conv2d)
+        for layer in (self.out, last):
             nn.init.zeros_(layer.weight)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 
-    def forward(self, picture_B3HW: Tensor, fine_Bchw: Tensor, middle_Bchw: Tensor, coarse_Bchw: Tensor) -> tuple[Tensor, Lids]:
+    def forward(self, picture_B3HW: Tensor, fine_Bchw: Tensor, middle_Bchw: Tensor, coarse_Bchw: Tensor) -> tuple[Tensor, Tensor]:
         x = F.silu(self.coarse(F.silu(coarse_Bchw)))
         x = F.silu(self.middle(torch.cat((F.silu(middle_Bchw), F.interpolate(x, scale_factor=2.0)), dim=1)))
         where = _places(fine_Bchw)
         x = F.silu(self.fine(torch.cat((F.silu(fine_Bchw), F.interpolate(x, scale_factor=2.0), where), dim=1)))
         x = F.silu(self.join(x))
         fields = F.pixel_shuffle(self.out(torch.cat((x, where), dim=1)), 2)
-        return fields.unflatten(1, (NUM_TERMS, 2)).float() * PIXELS_PER_UNIT, self._lids(picture_B3HW, x)
+        looked_at = torch.cat((x, F.pixel_unshuffle(picture_B3HW.to(x.dtype), 4)), dim=1)
+        eyes = F.pixel_shuffle(self.eyes(looked_at), 4)[:, 0].float() + _NO_EYE
+        return fields.unflatten(1, (NUM_TERMS, 2)).float() * PIXELS_PER_UNIT, eyes
 
-    def _lids(self, picture: Tensor, x: Tensor) -> Lids:
-        colour, later = F.pixel_shuffle(self.lids(F.silu(self.near_lids(x))), 4).float().split((3, 1), dim=1)
-        skin = F.interpolate(_skin(F.avg_pool2d(picture, 4)), scale_factor=4.0, mode="bilinear", align_corners=False)
-        height, width = picture.shape[2:]
-        top, bottom, left, right = (round(share * side) for share, side in zip(_AROUND_EYES, (height, height, width, width), strict=True))
-        far = torch.ones_like(later)
-        far[..., top:bottom, left:right] = 0.0
-        # Untrained, a lid is half there when it should be closed: from nothing, nothing is learnt. Smoothed: skin has no edges there.
-        smoothed = F.avg_pool2d(torch.cat((colour, later), dim=1), 5, stride=1, padding=2, count_include_pad=False)
-        return Lids(skin + smoothed[:, :3], 1.0 + smoothed[:, 3:] + 4.0 * far)
+
+def lids_of(eyes_BHW: Tensor) -> Lids:
+    """The edges of the eyes' openings, from logits of where an eyeball shows. Sums over columns place an edge between pixels."""
+    height, width = eyes_BHW.shape[1:]
+    first, last, left, right = (round(share * side) for share, side in zip(_AROUND_EYES, (height, height, width, width), strict=True))
+    shows = torch.zeros_like(eyes_BHW)
+    shows[:, first:last, left:right] = torch.sigmoid(2.0 * (eyes_BHW[:, first:last, left:right] + _LIKELY))
+    rows = torch.arange(height, device=eyes_BHW.device, dtype=eyes_BHW.dtype)[:, None]
+    sums = torch.stack((shows.sum(dim=1), (shows * rows).sum(dim=1)), dim=1)
+    opening, moment = F.avg_pool1d(sums, 5, stride=1, padding=2, count_include_pad=False).unbind(1)
+    top = moment / opening.clamp(min=1e-3) - opening / 2.0
+    return Lids(top, opening + _BEYOND * opening / (opening + 1.0), _STRIP * opening + _LEAST_STRIP)
 
 
 def with_lids(planes_BpHW: Tensor, lids: Lids, blink_F: Tensor) -> Tensor:
-    """The portraits' planes with lids closed by `blink`, frames of each portrait in a row [F, p, H, W]; `lids` in the same planes."""
-    closure = blink_F.unflatten(0, (len(planes_BpHW), -1))[..., None, None, None]
-    cover = torch.sigmoid(_LID_EDGE * (closure - lids.reach[:, None])) * (closure > 0)
-    return torch.lerp(planes_BpHW[:, None], lids.colour[:, None], cover).flatten(0, 1)
+    """The portraits' planes with lids closed by `blink`, frames of each portrait in a row [F, p, H, W]; `lids` of pictures of that size."""
+    frames = len(blink_F) // len(planes_BpHW)
+    top, reach, strip = (part.repeat_interleave(frames, 0)[:, None] for part in lids)
+    down = reach * (blink_F / _MEET).clamp(0.0, 1.0)[:, None, None]
+    row = torch.arange(planes_BpHW.shape[2], device=planes_BpHW.device, dtype=top.dtype)[:, None]
+    # 0 at the edge of the lid, 1 where skin stays. At both ends it is as high as it was, lashes too; between them it is stretched.
+    up = ((top + down - row) / (strip + down)).clamp(0.0, 1.0)
+    stretch = (strip + down) / strip
+    source = top - strip * up * (stretch + up * (3.0 - 3.0 * stretch + up * (2.0 * stretch - 2.0)))
+    moved = torch.where(up < 1.0, source - row, torch.zeros_like(source))
+    drawn = fetch(planes_BpHW, 2.0 * torch.stack((torch.zeros_like(moved), moved), dim=1))  # a motion as large as the planes
+    cover = ((top + down - row + 0.5).clamp(0.0, 1.0) * (down > 0))[:, None]
+    return torch.lerp(planes_BpHW.repeat_interleave(frames, 0).float(), drawn.float(), cover.expand_as(drawn))
 
 
 def portrait_motion(fields_BKchw: Tensor, moves_FM: Tensor) -> Tensor:

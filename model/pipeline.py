@@ -24,13 +24,13 @@ from model.geometry import Geometry
 from model.i420_decoder import I420Canvas, I420Decoder
 from model.manner import manner_of
 from model.sampler import shifted_sigmas
-from model.tasks import Between, LipSync, Talk, Task
+from model.tasks import Between, LipSync, Talk, Task, mouth_mask
 from model.window import RollingWindow, WindowState
 
 _STEP_SAMPLES = 320  # one audio feature step, 20 ms
-# How far the first video frame of a chunk leans towards the last one before. What happens within a chunk is predicted a little too
-# small, so the step between two is too large: this evens them out (`livemimic train evaluate`, seam).
-LEAN = 0.25
+# How far the first video frame of a chunk leans towards the last one before, at the mouth and elsewhere. What happens within a chunk is
+# predicted a little too small, so the step between two is too large: this evens them out (`livemimic train evaluate`, seam).
+LEAN_AT_MOUTH, LEAN = 0.2, 0.4
 # Where the framing puts the skin above and below the lips, in the motion's rows and columns (half the picture's).
 ABOVE_LIPS, BELOW_LIPS = (slice(67, 73), slice(56, 72)), (slice(86, 94), slice(56, 72))
 
@@ -63,6 +63,7 @@ class AvatarPipeline:
         silence = torch.zeros(1, self._past_samples + self.geometry.step_samples_16k, device=device)
         self._quiet = self._audio(silence)[0]
         self._window = RollingWindow(parts.dit.to(device, dtype), window, self._quiet)
+        self._lean = torch.lerp(torch.tensor(LEAN), torch.tensor(LEAN_AT_MOUTH), mouth_mask()).to(device)
 
     @classmethod
     def load(cls, *, weights: Path | None = None, device: str = "auto", steps: int | None = None) -> AvatarPipeline:
@@ -158,10 +159,9 @@ class AvatarPipeline:
         known = [each.known for each in told]
         latents, windows = self._window.advance([s.window for s in states], tokens, move_tokens(moves), known=known)
         predicted = self._vae.unstack(latents.float()).unflatten(0, (len(states), -1))
-        predicted[:, 0].lerp_(torch.stack([s.last for s in states]), LEAN)
-        smoothed = self._vae.stack(predicted.flatten(0, 1))
-        shown = torch.cat([each.finish(latent) for each, latent in zip(told, smoothed.split(1), strict=True)])
-        frames = self._decoder(self._vae.unstack(shown), I420Canvas.cat([s.canvas for s in states]), moves)
+        predicted[:, 0].lerp_(torch.stack([s.last for s in states]), self._lean)
+        shown = torch.cat([each.finish(frames) for each, frames in zip(told, predicted, strict=True)])
+        frames = self._decoder(shown, I420Canvas.cat([s.canvas for s in states]), moves)
         end = self._past_samples + self.geometry.chunk_samples_16k
         after = [
             replace(s, window=window, last=ends_at[-1], past_audio=past[end - self._past_samples : end])

@@ -3,7 +3,7 @@
 Every task runs through the same window, sampler and decoder. Talk knows nothing of a new frame; in lip-sync all is known but the mouth, and
 the mask tells the network so; of first and last picture, where the way begins and ends. Between sampler and decoder the known part is put
 in: it tells how wrong the answer is there, and that error is carried on smoothly, in space or in time, to where the answer stands alone.
-Moves are controls less the portrait's own. Legend: F video frames of a chunk, c channels a frame, C latent channels, h w latent pixels.
+Moves are controls less the portrait's own. Legend: F video frames of a chunk, c channels a frame, h w latent pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from model.motion import NUM_HEAD_CONTROLS, portrait_motion
 from model.vae import Reference, ReferenceVAE
 from model.window import Known
 
-# A new latent frame [1, C, h, w] as predicted, to the one that is shown.
+# The latents of a chunk's video frames [F, c, h, w] as predicted, to those that are shown.
 Finish = Callable[[Tensor], Tensor]
 
 
@@ -74,8 +74,7 @@ class Between:
         free = 1 - _smooth(1 - at / fade) - _smooth(1 - (self._last - at) / fade)
 
         def finish(predicted: Tensor) -> Tensor:
-            added = self._vae.unstack(predicted.float()) - self._resting
-            return self._vae.stack(torch.lerp(self._ends[:1], self._ends[1:], way) + free * added)
+            return torch.lerp(self._ends[:1], self._ends[1:], way) + free * (predicted - self._resting)
 
         return Told(moves * _RIDING * free.flatten(1).cpu().numpy(), None, finish)
 
@@ -96,13 +95,13 @@ class LipSync:
         unmoved = self._reference.moved(torch.zeros(moves.shape).to(pictures))
         seen = self._vae.decoder(self._vae.encoder(pictures, self._reference, unmoved), self._canvas, unmoved.motion)
         fitted = self._fit(seen.motion)
-        latent = self._vae.encode(pictures, self._reference, fitted)
+        true = self._vae.encoder(pictures, self._reference, self._reference.moved(fitted))
 
         def finish(predicted: Tensor) -> Tensor:
-            wrong = (latent - predicted.float()).flatten(2)
-            return predicted.float() + (wrong @ self._carry.to(wrong).T).unflatten(2, latent.shape[2:])
+            wrong = (true - predicted).flatten(2)
+            return predicted + (wrong @ self._carry.to(wrong).T).unflatten(2, true.shape[2:])
 
-        return Told(fitted.cpu().numpy(), Known(latent[0], self._outside.to(latent)), finish)
+        return Told(fitted.cpu().numpy(), Known(self._vae.stack(true)[0], self._outside.to(true)), finish)
 
 
 class PoseFit:

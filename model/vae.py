@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from model.config import VAEConfig
 from model.controls import NUM_CONTROLS
-from model.motion import BLINK, PIXELS_PER_UNIT, Lids, MotionFields, Moved, fetch, portrait_motion, with_lids
+from model.motion import BLINK, PIXELS_PER_UNIT, MotionFields, Moved, fetch, lids_of, portrait_motion, with_lids
 
 COVER_BIAS = -6.0  # an untrained decoder uncovers nothing
 DEPTH = (-0.8, -0.9, -0.9)  # what a cover shows before any colour is added: the dark of a mouth
@@ -35,24 +35,22 @@ DEPTH = (-0.8, -0.9, -0.9)  # what a cover shows before any colour is added: the
 @dataclass(frozen=True, slots=True)
 class Reference:
     """The picture [B, 3, H, W] in [-1, 1], what the networks see in it, at 1/4, 1/8 and 1/16 of its size, how it moves
-    [B, NUM_TERMS, 2, H/2, W/2], and its lids."""
+    [B, NUM_TERMS, 2, H/2, W/2], and where it shows eyes, as logits [B, H, W]."""
 
     picture: Tensor
     fine: Tensor
     middle: Tensor
     coarse: Tensor
     fields: Tensor
-    lids: Lids
+    eyes: Tensor
 
     def one(self, index: int) -> Reference:
         """That portrait alone, as a batch of one."""
-        only = slice(index, index + 1)
-        lids = Lids(*(part[only] for part in self.lids))
-        return Reference(self.picture[only], self.fine[only], self.middle[only], self.coarse[only], self.fields[only], lids)
+        return Reference(*(getattr(self, name)[index : index + 1] for name in Reference.__dataclass_fields__))
 
     def moved(self, moves_FM: Tensor) -> Moved:
         """By moves [F, NUM_CONTROLS], frames of each portrait in a row."""
-        return Moved(with_lids(self.picture, self.lids, moves_FM[:, BLINK]), portrait_motion(self.fields, moves_FM))
+        return Moved(with_lids(self.picture, lids_of(self.eyes), moves_FM[:, BLINK]), portrait_motion(self.fields, moves_FM))
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,9 +113,10 @@ def students(data: Data, teacher: Path, quiet: Tensor, base: Settings, device: s
     made = {}
     for name, changed in VARIANTS.items():
         print(f"{name}:", flush=True)
-        given = build()
-        given.load_state_dict(load_file(teacher))
-        made[name], _ = distil(given, data, quiet, changed(base), device, lambda steps, average: None)
+        given, student = build(), build()
+        for each in (given, student):
+            each.load_state_dict(load_file(teacher))
+        made[name], _ = distil(given, student, data, quiet, changed(base), device, lambda steps, average: None)
     return made
 
 

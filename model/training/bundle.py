@@ -7,10 +7,12 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from model.audio import AudioEncoder
 from model.checkpoints import PRESENTER_FILE, PresenterParts, save_presenter
@@ -30,24 +32,29 @@ def attach_evaluation(weights: Path, evaluation: Path) -> None:
     card.write_text(json.dumps(json.loads(card.read_text()) | {"evaluation": judged}, indent=2) + "\n")
 
 
+def averaged(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of weights that were trained from a common start (model soups, arXiv 2203.05482)."""
+    return {name: torch.stack([state[name].float() for state in states]).mean(dim=0).to(states[0][name].dtype) for name in states[0]}
+
+
 def main() -> None:
     example = "example: livemimic train bundle --vae runs/vae.safetensors --audio runs/audio.safetensors --student runs/student.safetensors"
     parser = argparse.ArgumentParser(description=__doc__, epilog=example)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--audio", type=Path, required=True)
-    parser.add_argument("--student", type=Path, required=True)
+    parser.add_argument("--student", type=Path, required=True, nargs="+", help="several of one teacher's line are averaged")
     parser.add_argument("--out", type=Path, default=PRESENTER_FILE)
     parser.add_argument("--data", default="", help="what it was trained on, in words, for the card")
     parser.add_argument("--evaluation", type=Path, help="JSON of `livemimic train evaluate` of these very weights, for the card")
     args = parser.parse_args()
     sequence = build()
-    sequence.load_state_dict(load_file(args.student))
+    sequence.load_state_dict(averaged([load_file(student) for student in args.student]))
     card: dict[str, object] = {
         "preset": "presenter", "licence": "Apache-2.0", "data": args.data, "torch": torch.__version__,
         "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip(),
         "config": to_metadata(PRESENTER_VAE, PRESENTER_DIT, PRESENTER_WINDOW), "training": {},
     }  # fmt: skip
-    for part in (args.vae, args.audio, args.student):
+    for part in (args.vae, args.audio, *args.student):
         log = part.with_suffix(".json")
         if log.exists():
             card["training"] |= json.loads(log.read_text())  # type: ignore[operator]

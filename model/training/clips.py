@@ -20,7 +20,7 @@ from model.training.augment import with_dynamics
 from model.training.head import Head
 from model.training.people import FramePose, Person
 from model.training.renderer import Renderer
-from model.training.speech import synthesise
+from model.training.speech import Utterance, synthesise
 from model.training.visemes import MOUTH_SHAPES, mouth_curves, stressed
 
 _COLUMN = {name: i for i, name in enumerate(CONTROL_NAMES)}
@@ -30,7 +30,8 @@ _COLUMN = {name: i for i, name in enumerate(CONTROL_NAMES)}
 class Clip:
     """frames uint8 [F, H, W, 3]; references uint8 [R, H, W, 3] (other moments of the same person, the first neutral);
     source uint8 [F], the reference that a frame's motion is told from: motion float16 [F, H/2, W/2, 2], displacements in pixels;
-    inside bits uint8 [F, H*W/8], pixels that show the inside of the mouth; controls float32 [F, NUM_CONTROLS], those of the
+    inside bits uint8 [F, H*W/8], pixels that show the inside of the mouth; eyes bits uint8 [R, H*W/8], those of the references that show
+    an eyeball; controls float32 [F, NUM_CONTROLS], those of the
     references [R, NUM_CONTROLS]; mouth float32 [F, num shapes]; samples int16 16 kHz, at least F * 640."""
 
     frames: np.ndarray
@@ -38,6 +39,7 @@ class Clip:
     source: np.ndarray
     motion: np.ndarray
     inside: np.ndarray
+    eyes: np.ndarray
     controls: np.ndarray
     reference_controls: np.ndarray
     mouth: np.ndarray
@@ -100,7 +102,7 @@ def make_clip(head: Head, renderer: Renderer, seed: int, num_frames: int) -> Cli
     voice = with_dynamics(utterance.samples, seed)
     total = int(len(voice) / FRAME_SAMPLES_16K)
     curves = stressed(mouth_curves(utterance.phones, max(total, num_frames), FPS), voice, FPS)
-    first = int(rng.integers(0, max(total - num_frames, 0) + 1))
+    first = _first_frame(rng, total, num_frames)
     controls = sample_controls(rng, num_frames)
     mouth = curves[first : first + num_frames]
     poses = [pose_of(head, c, m) for c, m in zip(controls, mouth, strict=True)]
@@ -117,12 +119,25 @@ def make_clip(head: Head, renderer: Renderer, seed: int, num_frames: int) -> Cli
     traced = [renderer.motion(person, pose, references[which]) for pose, which in zip(poses, source, strict=True)]
     motion = np.stack([halved_motion(*found) for found in traced])
     inside = np.stack([np.packbits(found[1]) for found in traced])
+    eyes = np.stack([np.packbits(renderer.eyes(person, pose)) for pose in references])
     # A second of sound before and after the clip where there is any: the audio encoder needs its past and its look-ahead.
     padded = np.pad(voice, (16_000, 16_000 + num_frames * FRAME_SAMPLES_16K))
     start = first * FRAME_SAMPLES_16K
     samples = padded[start : start + 32_000 + num_frames * FRAME_SAMPLES_16K]
     sound = (samples * 32767).clip(-32768, 32767).astype(np.int16)
-    return Clip(frames, pictures, source, motion, inside, controls, reference_controls, mouth, sound, seed)
+    return Clip(frames, pictures, source, motion, inside, eyes, controls, reference_controls, mouth, sound, seed)
+
+
+def _first_frame(rng: np.random.Generator, total: int, num_frames: int) -> int:
+    """Of an utterance of `total` frames; the first that is drawn from a clip's generator."""
+    return int(rng.integers(0, max(total - num_frames, 0) + 1))
+
+
+def utterance_of(seed: int, num_frames: int) -> tuple[Utterance, float]:
+    """What is said in the clip of a seed, and when in it the clip starts, in seconds."""
+    utterance = synthesise(seed)
+    first = _first_frame(np.random.default_rng(seed), int(len(utterance.samples) / FRAME_SAMPLES_16K), num_frames)
+    return utterance, first / FPS
 
 
 def halved_motion(motion: np.ndarray, inside: np.ndarray) -> np.ndarray:

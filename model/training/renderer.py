@@ -74,6 +74,7 @@ class Renderer:
         self._owned: list[moderngl.Buffer | moderngl.VertexArray] = []
         self._solids: list[tuple[moderngl.VertexArray, bool]] = []
         self._motion_arrays: list[moderngl.VertexArray] = []
+        self._eye_motion: list[moderngl.VertexArray] = []
 
     def _split_triangles(self) -> dict[str, moderngl.Buffer]:
         groups = self._head.groups
@@ -115,6 +116,30 @@ class Renderer:
         here = np.stack(np.meshgrid(ramp, -ramp), axis=-1)
         shift = (found[..., :2] - here) * (self.size / 2.0) * np.array([1.0, -1.0])
         return (shift * found[..., 3:]).astype(np.float32), found[..., 2] > 0.5
+
+    def eyes(self, person: Person, pose: FramePose) -> np.ndarray:
+        """Which pixels of the frame at `pose` show an eyeball, bool [size, size]."""
+        if person != self._person:
+            self._set_person(person)
+        vertices, _ = self._vertices(pose)
+        self._moving.write(np.hstack([vertices, np.zeros_like(vertices)]).astype("f4").tobytes())
+        for program in (self._programs["head_motion"], self._programs["solid_motion"]):
+            self._place(program, pose, "u_")
+        self._motion.use()
+        self._motion.clear(depth=1.0)
+        self._context.enable_only(moderngl.DEPTH_TEST)
+        # All else only hides: it leaves its depth, and no colour.
+        self._motion.color_mask = False, False, False, False
+        self._motion.use()
+        for array in self._motion_arrays:
+            if array not in self._eye_motion:
+                array.render()
+        self._motion.color_mask = True, True, True, True
+        self._motion.use()
+        for array in self._eye_motion:
+            array.render()
+        found = np.frombuffer(self._motion.read(components=4, dtype="f4"), np.float32).reshape(self.size, self.size, 4)[::-1]
+        return np.asarray(found.any(axis=-1))
 
     def _vertices(self, pose: FramePose) -> tuple[np.ndarray, np.ndarray]:
         """The head's vertices before it turns, and the turn of the eyeballs."""
@@ -253,6 +278,7 @@ class Renderer:
                    (buffer, "12x 1f 8x 1f 4x", "in_inside", "in_weight")]
         for triangles in (visible, self._indices["eye_left"], self._indices["eye_right"]):
             self._motion_arrays.append(self._context.vertex_array(self._programs["head_motion"], tracked, triangles))
+        self._eye_motion = self._motion_arrays[-2:]
         self._owned += [*arrays.values(), *self._motion_arrays[-3:]]
         self._solids.append((arrays["solid"], True))
         self._eyeballs = [arrays["eye_left"], arrays["eye_right"]]

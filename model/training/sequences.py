@@ -24,12 +24,15 @@ from model.audio import AudioEncoder
 from model.conditions import STEPS_BEFORE, STEPS_PER_LATENT, audio_tokens, image_tokens, move_tokens
 from model.controls import CONTROL_NAMES, NUM_CONTROLS
 from model.dit import DiT
+from model.motion import NUM_HEAD_CONTROLS
 from model.tasks import mouth_mask
 from model.text import StyleEncoder, tokenise
 from model.training.augment import augment
 from model.training.clips import Clip, clip_paths, load_clip
 from model.training.loop import to_picture_tensor
+from model.training.revoice import revoiced
 from model.training.train_vae import EYES_BOX, MIRRORED, MOUTH_BOX
+from model.training.visemes import lips_pressed
 from model.vae import Reference, ReferenceVAE
 
 STEP_SAMPLES = 320
@@ -41,7 +44,7 @@ _LEAD = 16_000  # samples a clip stores before its first frame
 class EncodedClip:
     """latents [R, T, C, h, w], one version a reference; stills [R, C, h, w], the references themselves, and their image tokens
     [R, 16, c]; moves [R, F, NUM_CONTROLS], controls of video frames less the reference's; audio [V, T, 12, 192], V versions of the sound;
-    text [L] ids."""
+    text [L] ids; pressed [F], 1 where the lips are closed for a bilabial."""
 
     latents: Tensor
     stills: Tensor
@@ -49,19 +52,16 @@ class EncodedClip:
     moves: Tensor
     audio: Tensor
     text: Tensor
+    pressed: Tensor
 
 
 @torch.inference_mode()
 def encode_clip(path: Path, vae: ReferenceVAE, encoder: AudioEncoder, versions: int) -> list[EncodedClip]:
-    """A clip and its mirror image as the DiT sees them; `versions` - 1 of the sounds are augmented, seeded by the clip."""
+    """A clip and its mirror image as the DiT sees them, with `versions` of its sound."""
     clip = load_clip(path)
     length = len(clip.frames) // 4
-    sounds = [clip.samples.astype(np.float32) / 32768.0]
-    sounds += [augment(sounds[0], clip.person_seed * 16 + v) for v in range(1, versions)]
-    start = _LEAD - STEPS_BEFORE * STEP_SAMPLES - encoder.context_samples
-    stop = _LEAD + (length * STEPS_PER_LATENT) * STEP_SAMPLES + encoder.lookahead_samples
-    heard = encoder(torch.from_numpy(np.stack([_cut(s, start, stop) for s in sounds])))
-    audio = audio_tokens(heard, length).half()
+    audio = _sound_versions(clip, length, encoder, versions)
+    pressed = torch.from_numpy(lips_pressed(clip.mouth[: length * 4]).astype(np.float32))
     text = torch.tensor(tokenise("smiling" if clip.controls[:, CONTROL_NAMES.index("smile")].mean() > 0.35 else "neutral"))
     frames, pictures = to_picture_tensor(clip.frames[: length * 4]), to_picture_tensor(clip.references)
     encoded = []
@@ -75,9 +75,20 @@ def encode_clip(path: Path, vae: ReferenceVAE, encoder: AudioEncoder, versions: 
         latents = torch.stack([_encode(vae, frames, reference.one(which), moves[which]) for which in range(len(chosen))])
         encoded.append(EncodedClip(
             latents=latents.half().cpu(), stills=vae.encode_still(reference).half().cpu(),
-            image=image_tokens(reference.coarse).half().cpu(), moves=moves, audio=audio, text=text,
+            image=image_tokens(reference.coarse).half().cpu(), moves=moves, audio=audio, text=text, pressed=pressed,
         ))  # fmt: skip
     return encoded
+
+
+def _sound_versions(clip: Clip, length: int, encoder: AudioEncoder, versions: int) -> Tensor:
+    """Tokens [versions, length, 12, 192]: the clip's own voice, others where there are to be more than three, the own augmented."""
+    others = revoiced(clip, encoder, np.arange(-STEPS_BEFORE, length * STEPS_PER_LATENT), max(versions - 3, 0))
+    sounds = [clip.samples.astype(np.float32) / 32768.0]
+    sounds += [augment(sounds[0], clip.person_seed * 16 + v) for v in range(1, versions - len(others))]
+    start = _LEAD - STEPS_BEFORE * STEP_SAMPLES - encoder.context_samples
+    stop = _LEAD + (length * STEPS_PER_LATENT) * STEP_SAMPLES + encoder.lookahead_samples
+    own = encoder(torch.from_numpy(np.stack([_cut(s, start, stop) for s in sounds])))
+    return audio_tokens(torch.cat((own, *(other[None] for other in others))), length).half()
 
 
 def other_reference(clip: Clip, mirrored: bool) -> int:
@@ -98,7 +109,7 @@ def _cut(samples: np.ndarray, start: int, stop: int) -> np.ndarray:
 
 def load_sequences(folder: Path, vae: ReferenceVAE, encoder: AudioEncoder, *, mirrored: bool, versions: int) -> list[EncodedClip]:
     """All clips of a folder, encoded once, a process a core, and kept beside it under a name that follows from the weights."""
-    cache = folder / f"encoded_{_digest(vae, encoder)}"  # the decoder has no say in it, and lids little
+    cache = folder / f"encoded_{_digest(vae, encoder)}_{versions}"  # the decoder has no say in it, and eyes little
     cache.mkdir(exist_ok=True)
     stored = {path: cache / f"{path.stem}.pt" for path in clip_paths(folder)}
     missing = [path for path, file in stored.items() if not file.exists()]
@@ -122,7 +133,7 @@ def _store(path: Path, cache: Path, vae: ReferenceVAE, encoder: AudioEncoder, ve
 
 def _digest(vae: ReferenceVAE, encoder: AudioEncoder) -> str:
     total = hashlib.sha256()
-    kept = {name: value for name, value in vae.state_dict().items() if not name.startswith("decoder.") and "lids" not in name}
+    kept = {name: value for name, value in vae.state_dict().items() if not name.startswith("decoder.") and "eyes" not in name}
     for value in (*kept.values(), *encoder.state_dict().values()):
         total.update(value.cpu().contiguous().numpy().tobytes())
     return total.hexdigest()[:12]
@@ -131,7 +142,8 @@ def _digest(vae: ReferenceVAE, encoder: AudioEncoder) -> str:
 @dataclass(frozen=True, slots=True)
 class Batch:
     """latents [B, K, C, h, w], still [B, C, h, w] and image [B, 16, c] of the reference, controls [B, K, c] (move tokens), audio
-    [B, K, 12, 192], text [B, L] ids; known [B, h, w], 1 where the frames to be made are known already."""
+    [B, K, 12, 192], text [B, L] ids; known [B, h, w], 1 where the frames to be made are known already; pressed [B, 4 K], 1 where the lips
+    are closed for a bilabial."""
 
     latents: Tensor
     still: Tensor
@@ -140,6 +152,7 @@ class Batch:
     audio: Tensor
     text: Tensor
     known: Tensor
+    pressed: Tensor
 
 
 def cut(clip: EncodedClip, start: int, length: int, which: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
@@ -150,7 +163,8 @@ def cut(clip: EncodedClip, start: int, length: int, which: int, rng: np.random.G
     # The soup of tasks (EchoMimicV3): to talk, nothing of a new frame is known; to be dubbed, all but the mouth.
     known = 1.0 - mouth_mask(clip.latents.shape[-1])
     known = known if rng.random() < LIPSYNC_SHARE else torch.zeros_like(known)
-    return clip.latents[which, span], clip.stills[which], clip.image[which], move_tokens(clip.moves[which, frames]), audio, text, known
+    controls = move_tokens(clip.moves[which, frames])
+    return clip.latents[which, span], clip.stills[which], clip.image[which], controls, audio, text, known, clip.pressed[frames]
 
 
 def to_batch(cuts: list[tuple[Tensor, ...]], device: str) -> Batch:
@@ -158,9 +172,17 @@ def to_batch(cuts: list[tuple[Tensor, ...]], device: str) -> Batch:
     return Batch(*(f.float() if f.is_floating_point() else f for f in fields))
 
 
-def sample_batch(clips: list[EncodedClip], size: int, length: int, rng: np.random.Generator, device: str) -> Batch:
+def far_turned(clips: list[EncodedClip]) -> np.ndarray:
+    """Chances to draw each clip, in proportion to how far its head is turned: such poses are rare, and wrong for longest."""
+    far = np.array([float(clip.moves[0, :, :NUM_HEAD_CONTROLS].abs().amax(dim=1).mean()) for clip in clips])
+    return far / far.sum()
+
+
+def sample_batch(
+    clips: list[EncodedClip], size: int, length: int, rng: np.random.Generator, device: str, chances: np.ndarray | None = None
+) -> Batch:  # fmt: skip
     cuts = []
-    for index in rng.integers(len(clips), size=size):
+    for index in rng.choice(len(clips), size=size, p=chances):
         clip = clips[index]
         start = int(rng.integers(0, clip.latents.shape[1] - length + 1))
         cuts.append(cut(clip, start, length, 0 if rng.random() < 0.75 else 1, rng))

@@ -59,11 +59,14 @@ _OTHER_TO_CMU = {
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """samples float32 [n] in [-1, 1] at 16 kHz; phones cover it without holes: (label, start in s, end in s)."""
+    """samples float32 [n] in [-1, 1] at 16 kHz; phones cover it without holes: (label, start in s, end in s); what was said, and in which
+    language (espeak-ng's name for it)."""
 
     samples: np.ndarray
     phones: list[Phone]
     voice: str
+    language: str
+    texts: tuple[str, ...]
 
 
 @cache
@@ -85,20 +88,43 @@ def synthesise(seed: int) -> Utterance:
     names = [name for kind, name in voices if kind == engine]
     name = names[int(rng.integers(len(names)))]
     pieces: list[Spoken] = []
+    texts: list[str] = []
     wanted_s = rng.uniform(2.0, 6.0)
     language = str(rng.choice(["en-us", "en", *OTHER_LANGUAGES])) if engine == "espeak" else FESTIVAL_VOICES.get(name, "en")
     while sum(len(sound) for sound, _ in pieces) < 0.75 * wanted_s * MODEL_RATE:
-        text = english_sentence(rng) if language.startswith("en") else foreign_sentence(language, rng)
-        if engine == "flite":
-            pieces.append(_flite(name, text, rng))
-        elif engine == "festival":
-            pieces.append(_festival(name, language, text, rng))
-        else:
-            pieces.append(_espeak(f"{language}+{name}", text, int(rng.integers(120, 210)), int(rng.integers(25, 75))))
+        texts.append(english_sentence(rng) if language.startswith("en") else foreign_sentence(language, rng))
+        pieces.append(_say(engine, name, language, texts[-1], rng))
+    return _spoken(pieces, engine, name, language, texts, rng)
+
+
+def say_again(utterance: Utterance, rng: np.random.Generator) -> Utterance:
+    """The same words by another voice of those that seeds below HELD_OUT use."""
+    english = utterance.language.startswith("en")
+    voices = [
+        (engine, name) for engine, name in installed_voices(False)
+        if engine == "espeak" or (english and FESTIVAL_VOICES.get(name, "en") == "en")
+    ]  # fmt: skip
+    engine, name = voices[int(rng.integers(len(voices)))]
+    language = str(rng.choice(["en-us", "en"])) if english else utterance.language
+    pieces = [_say(engine, name, language, text, rng) for text in utterance.texts]
+    return _spoken(pieces, engine, name, language, utterance.texts, rng)
+
+
+def _say(engine: str, name: str, language: str, text: str, rng: np.random.Generator) -> Spoken:
+    if engine == "flite":
+        return _flite(name, text, rng)
+    if engine == "festival":
+        return _festival(name, language, text, rng)
+    return _espeak(f"{language}+{name}", text, int(rng.integers(120, 210)), int(rng.integers(25, 75)))
+
+
+def _spoken(
+    pieces: list[Spoken], engine: str, name: str, language: str, texts: Sequence[str], rng: np.random.Generator
+) -> Utterance:  # fmt: skip
     # Resampling moves pitch, vocal tract and speed together: another body out of the same voice.
     factor = float(rng.uniform(0.86, 1.18)) if rng.random() < 0.6 else 1.0
-    pieces = [_resized(piece, factor) for piece in pieces]
-    return _join(pieces, f"{language}+{name}" if engine == "espeak" else name, rng)
+    samples, phones = _joined([_resized(piece, factor) for piece in pieces], rng)
+    return Utterance(samples, phones, f"{language}+{name}" if engine == "espeak" else name, language, tuple(texts))
 
 
 def _resized(piece: Spoken, factor: float) -> Spoken:
@@ -110,7 +136,7 @@ def _resized(piece: Spoken, factor: float) -> Spoken:
     return resized, [(label, start * ratio, end * ratio) for label, start, end in phones]
 
 
-def _join(pieces: Sequence[Spoken], voice: str, rng: np.random.Generator) -> Utterance:
+def _joined(pieces: Sequence[Spoken], rng: np.random.Generator) -> Spoken:
     samples: list[np.ndarray] = []
     phones: list[Phone] = []
     now = 0.0
@@ -133,7 +159,7 @@ def _join(pieces: Sequence[Spoken], voice: str, rng: np.random.Generator) -> Utt
         pause(rng.uniform(0.1, 0.9))
     whole = np.concatenate(samples)
     peak = float(np.abs(whole).max()) or 1.0
-    return Utterance(whole * np.float32(rng.uniform(0.25, 0.9) / peak), _merge_silence(phones), voice)
+    return whole * np.float32(rng.uniform(0.25, 0.9) / peak), _merge_silence(phones)
 
 
 def _merge_silence(phones: list[Phone]) -> list[Phone]:

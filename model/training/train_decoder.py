@@ -26,7 +26,7 @@ from model.training.clips import Clip, clip_paths, load_clip
 from model.training.loop import Averaged, Budget, begin, cosine_rate, psnr, set_rate, to_picture_tensor
 from model.training.sequences import SequencePass, cut, load_sequences, other_reference, to_batch
 from model.training.train_student import rolled_out
-from model.training.train_teacher import LENGTH, build, load_vae
+from model.training.train_teacher import LENGTH, VOICES, build, load_vae
 from model.training.train_vae import BLINKING, COVER_SHARE, EYES_BOX, INSIDE_WEIGHT, LATENT_NOISE, MOUTH_BOX, loss_weight, picture_loss
 from model.vae import WHOLE, FrameDecoder, Reference, ReferenceVAE, Region, compose
 
@@ -54,7 +54,7 @@ class Samples:
 
     def __init__(self, folder: Path, vae: ReferenceVAE, encoder: AudioEncoder, student: SequencePass | None) -> None:
         self._clips: list[Clip] = [load_clip(path) for path in clip_paths(folder)]
-        self._encoded = load_sequences(folder, vae, encoder, mirrored=False, versions=3)
+        self._encoded = load_sequences(folder, vae, encoder, mirrored=False, versions=VOICES)
         self._blinking = np.flatnonzero([(clip.controls[: len(clip.frames) // 4 * 4, BLINK] > 0).any() for clip in self._clips])
         self._vae, self._student = vae, student
         self.kinds = ("encoded",) if student is None else ("encoded", "generated")

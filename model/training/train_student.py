@@ -33,7 +33,7 @@ from model.training.train_teacher import (
     corrupt_context,
     evaluate,
     load_data,
-    weighted_error,
+    reconstruction_loss,
 )
 
 
@@ -83,12 +83,11 @@ class Settings:
 
 
 def distil(
-    teacher: SequencePass, data: Data, quiet: Tensor, settings: Settings, device: str, report: Callable[[int, SequencePass], None]
-) -> tuple[SequencePass, int]:
-    """The averaged student and its steps. `report` sees both every 200 steps."""
+    teacher: SequencePass, student: SequencePass, data: Data, quiet: Tensor, settings: Settings, device: str,
+    report: Callable[[int, SequencePass], None],
+) -> tuple[SequencePass, int]:  # fmt: skip
+    """The student, averaged, and its steps. `report` sees both every 200 steps."""
     rng, generator = np.random.default_rng(settings.seed + 1), torch.Generator().manual_seed(settings.seed + 1)
-    student = build()
-    student.load_state_dict(teacher.state_dict())
     teacher, student = teacher.to(device).requires_grad_(False), student.to(device)
     average = Averaged(student, settings.decay)
     guided = Guided(teacher, quiet.to(device), settings.guidance)
@@ -99,7 +98,7 @@ def distil(
     bar = tqdm(total=100, desc="student", unit="%")
     while budget.progress < 1.0:
         set_rate(optimiser, cosine_rate(budget.progress, settings.rate))
-        batch = sample_batch(data.train, settings.batch, LENGTH, rng, device)
+        batch = sample_batch(data.train, settings.batch, LENGTH, rng, device, data.chances)
         with mixed_precision(device):
             source = rolled_out(average.module, batch, generator) if rng.random() < settings.rollout_share else batch
             context = corrupt_context(source.latents, generator, settings.context_sigma)
@@ -107,7 +106,7 @@ def distil(
             noisy = noised(batch.latents, t, torch.randn(batch.latents.shape, generator=generator).to(device))
             target = guided(batch, noisy, t, *context).float()
             out = student(batch, noisy, t, *context).float()
-        loss = weighted_error(out, target, data.weight).mean()
+        loss = reconstruction_loss(out, target, data.weight, batch.pressed)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
@@ -127,18 +126,20 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, required=True, help="written every few minutes")
+    parser.add_argument("--init", type=Path, help="a student to go on from (default: the teacher)")
     parser.add_argument("--guidance", type=float, default=1.3, help="of the teacher's sound against silence; 1 = none")
     args = parser.parse_args()
     begin(args.seed)
-    teacher, data = build(), load_data(args)
+    teacher, student, data = build(), build(), load_data(args)
     teacher.load_state_dict(load_file(args.teacher))
+    student.load_state_dict(load_file(args.init or args.teacher))
     settings = Settings(args.minutes, args.batch, args.rate, args.seed, args.guidance)
 
     def report(steps: int, average: SequencePass) -> None:
         print(f"\nstep {steps} held-out error {evaluate(average, data.held_out, data.weight):.4f}", flush=True)
         save_checkpoint(args.checkpoint, average=average.state_dict(), steps=steps)
 
-    final, steps = distil(teacher, data, quiet_tokens(AudioEncoder.load(args.audio)), settings, args.device, report)
+    final, steps = distil(teacher, student, data, quiet_tokens(AudioEncoder.load(args.audio)), settings, args.device, report)
     save_file({k: v.contiguous() for k, v in final.state_dict().items()}, args.out)
     metrics = {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes, "guidance": args.guidance}
     metrics["held_out_error"] = evaluate(final, data.held_out, data.weight.cpu())

@@ -1,10 +1,10 @@
 """Train the embedded preset's autoencoder on rendered clips, whose exact motion and uncovered mouths are known.
 
 Loss: L1 of the picture, heavier around mouth and eyes, with an L1 of its gradients for sharpness; L1 of the motion against the renderer's,
-with what latents add and without; cross entropy of the cover against where the inside of the mouth shows. From pictures alone a field
-and a cover are found slowly or never; told, they are right within minutes, and the picture's loss then only has to settle what
-they cannot explain. Noise on the latents keeps them few and smooth, and makes the decoder tolerant of what a generator gets
-slightly wrong.
+with what latents add and without; cross entropy of the cover against where the inside of the mouth shows, and of where the reference shows
+eyes. From pictures alone a field and a cover are found slowly or never; told, they are right within minutes, and the picture's loss
+then only has to settle what they cannot explain. Noise on the latents keeps them few and smooth, and makes the decoder tolerant of what
+a generator gets slightly wrong.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from model.config import PRESENTER_VAE
 from model.controls import CONTROL_NAMES
-from model.motion import BLINK, fetch, pixel_grid
+from model.motion import BLINK, fetch, lids_of, pixel_grid
 from model.training.clips import clip_paths, load_clip
 from model.training.loop import Averaged, Budget, begin, cosine_rate, psnr, save_checkpoint, set_rate, to_picture_tensor
 from model.vae import Change, Reference, ReferenceVAE, compose
@@ -36,23 +36,26 @@ INSIDE_WEIGHT = 5.0  # teeth and tongue are few pixels, and what everybody looks
 UNTOLD = 0.2  # of the frames have no moves told: clips of which only pictures are known are encoded so
 # Lids are closed in one frame of twenty, and half closed in fewer: drawn alike, a blink is never learnt.
 BLINKING = 0.25
+AROUND_EYES = (slice(60, 140), slice(48, 208))  # the eyes and what could be taken for them
+EDGE_SHARE = 0.02
 EXPLAINED = 0.3  # what is fetched along the true motion may differ so much from the frame, for the motion to be learnt
 MIRRORED = torch.tensor([-1.0 if name in ("yaw", "roll", "x", "gaze_x") else 1.0 for name in CONTROL_NAMES])
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """frames [F, 3, H, W] in [-1, 1], those of each reference [R, 3, H, W] in a row; motion [F, 2, H/2, W/2] in pixels; inside
-    [F, 1, H, W] in 0..1; moves [F, NUM_CONTROLS], the frames' controls less their reference's."""
+    """frames [F, 3, H, W] in [-1, 1], those of each reference [R, 3, H, W] in a row; eyes [R, 1, H, W], where a reference shows them;
+    motion [F, 2, H/2, W/2] in pixels; inside [F, 1, H, W] in 0..1; moves [F, NUM_CONTROLS], the frames' controls less their reference's."""
 
     frames: Tensor
     references: Tensor
+    eyes: Tensor
     motion: Tensor
     inside: Tensor
     moves: Tensor
 
     def to(self, device: str) -> Sample:
-        return Sample(*(part.to(device) for part in (self.frames, self.references, self.motion, self.inside, self.moves)))
+        return Sample(*(getattr(self, name).to(device) for name in Sample.__dataclass_fields__))
 
 
 class Frames:
@@ -84,9 +87,11 @@ class Frames:
         """n frames of each of R references."""
         found = [(self._clips[c], f) for c, f in (self._index[i] for i in picks_Rn.flatten())]
         size = found[0][0].frames.shape[1]
+        sources = [(clip, clip.source[f]) for clip, f in found[:: picks_Rn.shape[1]]]
         return Sample(
             to_picture_tensor(np.stack([clip.frames[f] for clip, f in found])),
-            to_picture_tensor(np.stack([clip.references[clip.source[f]] for clip, f in found[:: picks_Rn.shape[1]]])),
+            to_picture_tensor(np.stack([clip.references[which] for clip, which in sources])),
+            torch.from_numpy(np.stack([np.unpackbits(clip.eyes[which]).reshape(1, size, size) for clip, which in sources])).float(),
             torch.from_numpy(np.stack([clip.motion[f] for clip, f in found])).float().movedim(-1, 1),
             torch.from_numpy(np.stack([np.unpackbits(clip.inside[f]).reshape(1, size, size) for clip, f in found])).float(),
             torch.from_numpy(np.concatenate([clip.moves(slice(f, f + 1), clip.source[f]) for clip, f in found])),
@@ -95,15 +100,16 @@ class Frames:
 
 def augment(sample: Sample, rng: np.random.Generator) -> Sample:
     """Mirror, zoom and shift, gain, contrast and tint, the same for frame and reference: cheap variety of people, cameras and light."""
-    frames, references, motion, inside, moves = sample.frames, sample.references, sample.motion, sample.inside, sample.moves
+    frames, references, eyes = sample.frames, sample.references, sample.eyes
+    motion, inside, moves = sample.motion, sample.inside, sample.moves
     if rng.random() < 0.5:
-        frames, references, inside = frames.flip(3), references.flip(3), inside.flip(3)
+        frames, references, eyes, inside = frames.flip(3), references.flip(3), eyes.flip(3), inside.flip(3)
         motion, moves = motion.flip(3) * torch.tensor([-1.0, 1.0])[:, None, None], moves * MIRRORED
     if rng.random() < 0.6:
         zoom = rng.uniform(0.92, 1.08) * rng.uniform(0.96, 1.04, 2)
         shift = rng.uniform(-6.0, 6.0, 2) * 2.0 / frames.shape[3]
         scale, offset = torch.tensor(zoom, dtype=torch.float32), torch.tensor(shift, dtype=torch.float32)
-        frames, references, inside = (_resampled(x, scale, offset) for x in (frames, references, inside))
+        frames, references, eyes, inside = (_resampled(x, scale, offset) for x in (frames, references, eyes, inside))
         motion = _resampled(motion, scale, offset) / scale[:, None, None]
     people = len(references)
     gain = torch.as_tensor(rng.uniform(0.75, 1.2, (people, 1, 1, 1)) * rng.uniform(0.9, 1.1, (people, 3, 1, 1))).float()
@@ -114,7 +120,7 @@ def augment(sample: Sample, rng: np.random.Generator) -> Sample:
         return ((x + 1.0) * gain.repeat_interleave(times, 0) - 1.0 + bias.repeat_interleave(times, 0)).clamp(-1, 1)
 
     frames, references = lit(frames), lit(references)
-    return Sample(frames, references, motion, inside, moves)
+    return Sample(frames, references, eyes, motion, inside, moves)
 
 
 def _resampled(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
@@ -151,6 +157,17 @@ def change_loss(change: Change, moved: Tensor, told: Tensor, sample: Sample) -> 
     weight = loss_weight(256, 20.0, 1.0).to(sample.inside)
     cover = F.binary_cross_entropy_with_logits(change.cover, sample.inside, weight=weight)
     return MOTION_SHARE * motion + COVER_SHARE * cover
+
+
+def eyes_loss(found: Tensor, eyes: Tensor) -> Tensor:
+    """Of logits [B, H, W]: cross entropy around the eyes [B, H, W], and how far the edges of their openings are off, in pixels of the
+    columns that have one."""
+    around = (slice(None), *AROUND_EYES)
+    loss = F.binary_cross_entropy_with_logits(found[around], eyes[around])
+    ours, true = lids_of(found), lids_of(eyes * 16.0 - 8.0)
+    shows = (true.reach > 1.0).float()
+    off = ((ours.top - true.top).abs() + (ours.reach - true.reach).abs()).clamp(max=20.0)
+    return loss + EDGE_SHARE * (off * shows).sum() / shows.sum().clamp(min=1.0)
 
 
 @torch.no_grad()
@@ -237,7 +254,7 @@ def main() -> None:
         mouth = F.max_pool2d(sample.inside, 5, stride=1, padding=2)
         picture = picture_loss(compose(moved.picture, change), sample.frames, weight * (1.0 + INSIDE_WEIGHT * mouth))
         motion = change_loss(change, moved.motion, told, sample)
-        loss = picture + motion
+        loss = picture + motion + eyes_loss(reference.eyes, sample.eyes[:, 0])
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)

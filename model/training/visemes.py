@@ -81,6 +81,7 @@ _TABLE: dict[str, Target] = {
 _OPENING = [MOUTH_SHAPES.index(s) for s in MOUTH_SHAPES if s.startswith(("jawOpen", "mouthLower", "mouthUpper", "mouthFunnel"))]
 _STRESS_SAMPLES = 640  # loudness is taken over 80 ms
 CLOSED_PHONES = frozenset("PBM")
+_PRESSED = 0.25  # how far lips are pressed together in a bilabial, at least
 
 
 def mouth_curves(phones: Sequence[tuple[str, float, float]], num_frames: int, fps: float = 25.0) -> np.ndarray:
@@ -121,7 +122,12 @@ def _enforce_closures(frames: np.ndarray, phones: Sequence[tuple[str, float, flo
         for n in {*inside, centre}:
             if 0 <= n < len(frames):
                 frames[n, shut] *= 0.08
-                frames[n, column["press"]] = max(frames[n, column["press"]], 0.25)
+                frames[n, column["press"]] = max(frames[n, column["press"]], _PRESSED)
+
+
+def lips_pressed(mouth: np.ndarray) -> np.ndarray:
+    """In which frames mouth curves [F, num shapes] close the lips for a bilabial, bool [F]."""
+    return mouth[:, MOUTH_SHAPES.index("mouthPress_L")] >= _PRESSED - 1e-3
 
 
 def stressed(curves: np.ndarray, samples: np.ndarray, fps: float = 25.0) -> np.ndarray:

@@ -8,7 +8,19 @@ import torch
 from model.conditions import move_tokens
 from model.config import VAEConfig
 from model.controls import NUM_CONTROLS
-from model.motion import BLINK, NUM_HEAD_CONTROLS, NUM_HEAD_TERMS, NUM_TERMS, Lids, MotionFields, fetch, portrait_motion, terms, with_lids
+from model.motion import (
+    BLINK,
+    NUM_HEAD_CONTROLS,
+    NUM_HEAD_TERMS,
+    NUM_TERMS,
+    Lids,
+    MotionFields,
+    fetch,
+    lids_of,
+    portrait_motion,
+    terms,
+    with_lids,
+)
 from model.tasks import PoseFit
 
 SIDE = 128
@@ -37,24 +49,44 @@ def test_a_point_is_seen_where_it_was_moved_to() -> None:
     assert left.abs().max() < 0.15
 
 
-def test_lids_close_where_they_reach() -> None:
-    """A pixel shows the lid once the closure is past its reach; open eyes are the portrait's own, to the bit."""
-    picture, colour = torch.rand(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.5)
-    reach = torch.linspace(0.1, 1.9, 8)[None, None, :, None].expand(1, 1, 8, 8)
-    opened, half, closed = with_lids(picture, Lids(colour, reach), torch.tensor([0.0, 0.6, 1.0]))
+def eyed() -> tuple[torch.Tensor, Lids]:
+    """A picture of skin (1 above the eye, falling towards the top) with one dark eye, 16 columns wide and 8 rows high, and its lids."""
+    shows = torch.zeros(1, SIDE, SIDE)
+    shows[0, 46:54, 40:56] = 1.0
+    picture = torch.linspace(0.0, 2.0, SIDE)[None, None, :, None].expand(1, 1, SIDE, SIDE).clone()
+    picture[0, 0, 46:54, 40:56] = -1.0
+    return picture, lids_of(shows * 20 - 10)
+
+
+def test_lids_are_where_an_eye_is_and_nowhere_else() -> None:
+    _, lids = eyed()
+    assert (lids.top[0, 42:54] - 45.5).abs().max() < 0.05, "the upper edge of row 46"
+    assert (lids.reach[0, 42:54] - 8.0).abs().max() < 0.8
+    assert lids.reach[0, :38].max() < 0.05 and lids.reach[0, 58:].max() < 0.05
+    halved = lids.halved()
+    assert (halved.top[0, 21:27] - 22.5).abs().max() < 0.05 and (halved.reach[0, 21:27] - 4.0).abs().max() < 0.4
+
+
+def test_the_skin_above_comes_down_over_the_eye() -> None:
+    """Open eyes are the portrait's own, to the bit; a closed lid leaves nothing of the eye, is skin in the order it was, and moves
+    nothing above its strip; half closed, the upper half of the eye is gone."""
+    picture, lids = eyed()
+    opened, half, closed = with_lids(picture, lids, torch.tensor([0.0, 0.5, 1.0]))
     assert torch.equal(opened, picture[0])
-    assert (half[:, 0] - 0.5).abs().max() < 0.01 and (half[:, -1] - picture[0, :, -1]).abs().max() < 0.01
-    covered = ((closed - 0.5).abs() < 0.02).all(dim=0).sum()
-    assert covered > ((half - 0.5).abs() < 0.02).all(dim=0).sum()
+    column = 48
+    assert (closed[0, :, column] >= 0).all()
+    assert (closed[0, 30:54, column].diff() > -1e-3).all(), "no fold"
+    changed = (closed - picture[0])[0].abs()
+    assert changed[:38].max() < 1e-3 and changed[55:].max() < 1e-3 and changed[:, :37].max() < 1e-3
+    assert (half[0, 46:49, column] > 0).all() and (half[0, 51:54, column] == -1.0).all()
 
 
 def test_untrained_fields_leave_the_portrait_alone() -> None:
-    fields, lids = MotionFields(VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8)))(
+    fields, eyes = MotionFields(VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8)))(
         torch.rand(2, 3, 64, 64), torch.rand(2, 4, 16, 16), torch.rand(2, 6, 8, 8), torch.rand(2, 8, 4, 4)
     )
     assert fields.shape == (2, NUM_TERMS, 2, 32, 32) and not fields.any()
-    assert lids.colour.shape == (2, 3, 64, 64) and lids.reach.min() == 1.0
-    assert lids.reach[..., 0, 0].min() > 2.0, "lids are at the eyes only"
+    assert eyes.shape == (2, 64, 64) and lids_of(eyes).reach.max() < 0.01
 
 
 def test_a_pose_is_found_from_how_pixels_moved() -> None:

@@ -29,8 +29,9 @@ def tiny_vae() -> ReferenceVAE:
     torch.manual_seed(0)
     vae = ReferenceVAE(TINY_VAE).eval().requires_grad_(False)
     fields = vae.reference.fields
-    for layer, std in ((vae.decoder.motion, 0.05), (vae.decoder.paint, 0.05), (fields.out, 0.02), (fields.lids, 0.1)):
+    for layer, std in ((vae.decoder.motion, 0.05), (vae.decoder.paint, 0.05), (fields.out, 0.02), (fields.eyes[-1], 0.02)):
         torch.nn.init.normal_(layer.weight, std=std)
+    torch.nn.init.constant_(fields.eyes[-1].bias, 5.0)  # eyes, half open
     return vae
 
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from model.geometry import FPS
-from model.training.visemes import MOUTH_SHAPES
+from model.training.visemes import lips_pressed
 
 MAX_LAG = 10  # frames
 CLOSED, OPEN = 0.15, 0.45  # of the 95th percentile of the opening
 BILABIALS, OPEN_VOWELS = ("P", "B", "M"), ("AA", "AE", "AO", "AW", "AY")
-_PRESSED = 0.249  # what the renderer presses the lips together with, at least, in every bilabial
-_PRESS = MOUTH_SHAPES.index("mouthPress_L")
 
 
 def filled(opening: np.ndarray) -> np.ndarray:
@@ -62,7 +60,7 @@ def silence_over_loud(opening: np.ndarray, loud: np.ndarray) -> float:
 
 def told_closures(mouth: np.ndarray) -> list[tuple[int, int]]:
     """Stretches (first, last + 1) of frames in which a clip's mouth curves [F, num shapes] close the lips for a bilabial."""
-    pressed = np.pad((mouth[:, _PRESS] >= _PRESSED).astype(int), 1)
+    pressed = np.pad(lips_pressed(mouth).astype(int), 1)
     edges = np.flatnonzero(np.diff(pressed))
     return [(int(first), int(stop)) for first, stop in zip(edges[::2], edges[1::2], strict=True)]
 

@@ -25,7 +25,7 @@ def test_the_guided_teacher_leads_away_from_silence() -> None:
     batch = Batch(
         torch.randn(1, 3, *latent), torch.randn(1, *latent), torch.randn(1, config.image_tokens, config.image_dim),
         torch.randn(1, 3, config.control_dim), torch.randn(1, 3, config.audio_tokens, config.audio_dim),
-        torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, config.grid, config.grid),
+        torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, config.grid, config.grid), torch.zeros(1, 12),
     )  # fmt: skip
     rest = (torch.randn(1, 3, *latent), torch.ones(1, 3), batch.latents[:, :-1], torch.full((1, 1), 0.02))
     spoken, unheard = teacher(batch, *rest), teacher(batch, *rest, quiet.expand_as(batch.audio))

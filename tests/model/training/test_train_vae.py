@@ -1,4 +1,4 @@
-"""What the autoencoder and the lids are trained on: frames, their reference, motion and moves belong together after every change."""
+"""What the autoencoder and its eyes are trained on: frames, their reference, motion and moves belong together after every change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from model.controls import CONTROL_NAMES, NUM_CONTROLS
 from model.motion import BLINK, fetch
 from model.training.clips import Clip, save_clip
-from model.training.train_lids import bent
+from model.training.train_eyes import bent
 from model.training.train_vae import Frames, Sample, augment
 
 SIZE = 256
@@ -26,7 +26,7 @@ def test_augmented_motion_still_leads_to_the_frame() -> None:
     references = torch.cat((smooth(1), smooth(2)))
     motion = torch.nn.functional.interpolate(torch.randn(4, 2, 4, 4, generator=torch.Generator().manual_seed(3)) * 3, size=(128, 128))
     frames = fetch(references, motion)
-    sample = Sample(frames, references, motion, torch.zeros(4, 1, SIZE, SIZE), torch.randn(4, NUM_CONTROLS))
+    sample = Sample(frames, references, torch.zeros(2, 1, SIZE, SIZE), motion, torch.zeros(4, 1, SIZE, SIZE), torch.randn(4, NUM_CONTROLS))
     for seed in range(4):
         changed = augment(sample, np.random.default_rng(seed))
         wrong = (fetch(changed.references, changed.motion) - changed.frames).abs()[..., 24:-24, 24:-24]
@@ -36,12 +36,15 @@ def test_augmented_motion_still_leads_to_the_frame() -> None:
         assert torch.equal(changed.moves[:, turned].abs(), sample.moves[:, turned].abs())
 
 
-def test_faces_are_bent_alike_in_frame_and_reference() -> None:
-    picture = smooth(5)
-    sample = Sample(picture, picture, torch.zeros(1, 2, 128, 128), torch.zeros(1, 1, SIZE, SIZE), torch.zeros(1, NUM_CONTROLS))
-    changed = bent(sample, np.random.default_rng(0))
-    assert torch.equal(changed.frames, changed.references)
-    assert (changed.frames - picture).abs().mean() > 0.02
+def test_eyes_are_bent_as_their_faces_are() -> None:
+    """What was an eye in the picture is one in the bent picture: here eyes are what is red."""
+    eyes = torch.zeros(3, SIZE, SIZE)
+    eyes[:, 95:105, 90:110] = eyes[:, 95:105, 146:166] = 1.0
+    pictures = torch.stack((eyes * 2 - 1, *(-torch.ones(2, 3, SIZE, SIZE))), dim=1)
+    bent_pictures, bent_eyes = bent(pictures, eyes, np.random.default_rng(0))
+    red = bent_pictures[:, 0] - bent_pictures[:, 1] > 0.4
+    assert (red == (bent_eyes > 0.5)).float().mean() > 0.995
+    assert not torch.equal(bent_eyes[0] > 0.5, eyes[0] > 0.5) and not torch.equal(bent_eyes[0], bent_eyes[1])
 
 
 def test_drawn_frames_come_in_pairs_of_one_reference_and_often_blink(tmp_path: Path) -> None:
@@ -51,9 +54,9 @@ def test_drawn_frames_come_in_pairs_of_one_reference_and_often_blink(tmp_path: P
     clip = Clip(
         frames=np.stack([np.full((16, 16, 3), f, np.uint8) for f in range(12)]),
         references=np.stack([np.full((16, 16, 3), 100 + r, np.uint8) for r in range(3)]), source=(np.arange(12) % 3).astype(np.uint8),
-        motion=np.zeros((12, 8, 8, 2), np.float16), inside=np.zeros((12, 32), np.uint8), controls=controls,
-        reference_controls=np.ones((3, NUM_CONTROLS), np.float32), mouth=np.zeros((12, 1), np.float32), samples=np.zeros(1, np.int16),
-        person_seed=1,
+        motion=np.zeros((12, 8, 8, 2), np.float16), inside=np.zeros((12, 32), np.uint8), eyes=np.zeros((3, 32), np.uint8),
+        controls=controls, reference_controls=np.ones((3, NUM_CONTROLS), np.float32), mouth=np.zeros((12, 1), np.float32),
+        samples=np.zeros(1, np.int16), person_seed=1,
     )  # fmt: skip
     save_clip(tmp_path / "clip_000001.npz", clip)
     drawn = [Frames(tmp_path).draw(8, rng) for _ in range(20)]

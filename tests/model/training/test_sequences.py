@@ -1,0 +1,72 @@
+"""What the transformer is taught: which errors cost what, and that other voices say a clip's words in the clip's own time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from model.config import PRESENTER_VAE
+from model.training.revoice import matched_times
+from model.training.speech import PHONES, installed_voices, say_again, synthesise
+from model.training.train_teacher import reconstruction_loss
+from model.training.visemes import lips_pressed, mouth_curves
+from model.vae import dct_basis
+
+FRAMES = PRESENTER_VAE.time_stride
+
+
+def latents_of(frames_F: torch.Tensor) -> torch.Tensor:
+    """Latents [1, F / 4, C, 2, 2] whose video frames are constant pictures."""
+    rotated = torch.einsum("kj,tj->tk", dct_basis(FRAMES), frames_F.unflatten(0, (-1, FRAMES)))
+    return rotated[None, :, :, None, None, None].expand(-1, -1, -1, PRESENTER_VAE.frame_channels, 2, 2).flatten(2, 3)
+
+
+def loss(error_F: torch.Tensor, pressed_F: torch.Tensor) -> float:
+    error = latents_of(error_F)
+    return float(reconstruction_loss(error, torch.zeros_like(error), torch.ones(error.shape[2:]), pressed_F[None]))
+
+
+def test_an_error_that_jumps_between_chunks_costs_more_than_one_that_stays() -> None:
+    none = torch.zeros(8)
+    stays, jumps = torch.full((8,), 0.5), torch.cat((torch.full((4,), 0.5), torch.full((4,), -0.5)))
+    assert loss(stays, none) == pytest.approx(0.25, rel=1e-5)
+    assert loss(jumps, none) == pytest.approx(0.25 + 1.0 / 7, rel=1e-5), "one of seven steps is off by 1"
+
+
+def test_an_error_in_a_closure_costs_more() -> None:
+    error, pressed = torch.zeros(8), torch.zeros(8)
+    error[3], pressed[5] = 0.5, 1.0
+    elsewhere = loss(error, pressed)
+    pressed[3] = 1.0
+    assert loss(error, pressed) > 1.5 * elsewhere
+
+
+def test_lips_are_pressed_in_bilabials_only() -> None:
+    phones = [("AA", 0.0, 0.2), ("M", 0.2, 0.28), ("AA", 0.28, 0.6)]
+    assert np.flatnonzero(lips_pressed(mouth_curves(phones, 15))).tolist() == [5, 6]
+
+
+def test_times_are_matched_by_what_is_said() -> None:
+    """A slower voice, with a phone that the other swallows."""
+    ours = [("SIL", 0.0, 0.1), ("M", 0.1, 0.2), ("AA", 0.2, 0.4), ("T", 0.4, 0.5), ("SIL", 0.5, 0.6)]
+    theirs = [("SIL", 0.0, 0.3), ("M", 0.3, 0.5), ("AA", 0.5, 0.9), ("SIL", 0.9, 1.2)]
+    at = matched_times(ours, theirs)
+    assert (np.diff(at, axis=1) >= 0).all()
+    assert np.interp([0.15, 0.3, 0.55], at[0], at[1]) == pytest.approx([0.4, 0.7, 1.05])
+
+
+def test_another_voice_says_the_same() -> None:
+    try:
+        spoken = synthesise(11)
+    except OSError as missing:
+        pytest.skip(f"espeak-ng is not installed: {missing}")
+    if len(installed_voices(False)) < 2:
+        pytest.skip("one voice only")
+    others = [say_again(spoken, np.random.default_rng(seed)) for seed in range(3)]
+    assert all(other.texts == spoken.texts and len(other.samples) > 8000 for other in others)
+    assert len({other.voice for other in others} | {spoken.voice}) > 1
+    for other in others:
+        assert {phone[0] for phone in other.phones} <= set(PHONES)
+        at = matched_times(spoken.phones, other.phones)
+        assert at[1, -1] == pytest.approx(other.phones[-1][2]) and len(at[0]) > len(spoken.phones)
