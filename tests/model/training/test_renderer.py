@@ -141,3 +141,13 @@ def test_motion_says_where_a_frame_comes_from(head: Head, renderer) -> None:  # 
     assert error[face & ~inside].mean() < 0.45 * unmoved[face & ~inside].mean()
     assert 100 < inside.sum() < 1200
     assert not motion[:8, :8].any()
+
+
+def test_eyes_are_told_where_they_are_open(renderer, head: Head) -> None:  # type: ignore[no-untyped-def]
+    """Two of them, side by side, and hardly any of them closed."""
+    person = Person.sample(5)
+    shown = renderer.eyes(person, STILL)
+    rows, columns = np.nonzero(shown)
+    assert rows.min() > 84 and rows.max() < 122 and 60 < shown.sum() < 400
+    assert (columns < 128).any() and (columns > 128).any() and not shown[:, 120:136].any()
+    assert renderer.eyes(person, _shaped(head, eyeBlink_L=1.0, eyeBlink_R=1.0)).sum() < 0.1 * shown.sum()

@@ -1,13 +1,16 @@
-"""Distillation's parts: what the guided teacher answers."""
+"""Distillation's parts: what the guided teacher answers, what is drawn, and what several students become."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import pytest
 import torch
 
 from model.audio import AudioEncoder
-from model.training.sequences import Batch
+from model.controls import NUM_CONTROLS
+from model.training.bundle import averaged
+from model.training.sequences import Batch, EncodedClip, far_turned
 from model.training.train_student import Guided, quiet_tokens
 from model.training.train_teacher import build
 
@@ -33,3 +36,19 @@ def test_the_guided_teacher_leads_away_from_silence() -> None:
     assert (spoken - unheard).abs().max() > 1e-3
     silent = dataclasses.replace(batch, audio=quiet.expand_as(batch.audio))
     torch.testing.assert_close(Guided(teacher, quiet, 1.8)(silent, *rest), teacher(silent, *rest), rtol=1e-4, atol=1e-4)
+
+
+def test_students_of_one_line_are_averaged() -> None:
+    one, other = ({"w": torch.full((2,), value), "steps": torch.tensor(3)} for value in (1.0, 2.0))
+    mean = averaged([one, other])
+    assert torch.equal(mean["w"], torch.full((2,), 1.5)) and mean["steps"].dtype == torch.int64 and int(mean["steps"]) == 3
+    assert torch.equal(averaged([one])["w"], one["w"])
+
+
+def test_far_poses_are_drawn_more_often() -> None:
+    moves = torch.zeros(1, 8, NUM_CONTROLS)
+    near, far = moves.clone(), moves.clone()
+    near[..., 0], far[..., 1] = 0.5, -1.5
+    empty = torch.zeros(1)
+    clips = [EncodedClip(empty, empty, empty, turned, empty, empty, empty) for turned in (near, far)]
+    assert far_turned(clips).tolist() == pytest.approx([0.25, 0.75])
