@@ -85,7 +85,7 @@ def test_cached_window_equals_parallel_sequence(dit: DiT, vae: ReferenceVAE, sha
     with torch.inference_mode():
         reference = vae.reference(still[None])
         stills, image = vae.encode_still(reference), image_tokens(reference.coarse)
-        batch = Batch(told[None], stills, image, control[None], audio[None], ids, where[None])
+        batch = Batch(told[None], stills, image, control[None], audio[None], ids, where[None], torch.zeros(1, 20))
         out = SequencePass(dit, text)(batch, noise[None], torch.ones(1, 5), latents[None, :-1], torch.full((1, 1), 0.02))
     torch.testing.assert_close(out[0], latents, rtol=1e-4, atol=1e-4)
 
