@@ -79,7 +79,7 @@ class Lids(NamedTuple):
 
 
 class MotionFields(nn.Module):
-    """A portrait and its features to its fields [B, NUM_TERMS, 2, h, w], none when untrained, and logits of where it shows eyes [B, H, W]."""
+    """A portrait and its features to its fields [B, NUM_TERMS, 2, h, w], none when untrained, and logits of its eyes [B, H, W]."""
 
     WIDTH = 32
 
