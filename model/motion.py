@@ -31,6 +31,7 @@ NUM_HEAD_TERMS = 11
 NUM_TERMS = NUM_HEAD_TERMS + 6
 # Where the framing puts eyes, with room for those of others: rows and columns as shares of the picture.
 _AROUND_EYES = (0.27, 0.53, 0.22, 0.78)
+_LID_ROWS = (0.2, 0.56)  # with the skin above
 _NO_EYE = -5.0  # logit of an untrained network
 _LIKELY = 0.75  # added to a logit: a lid that stops half way is worse than one that goes a little too far
 # Skin above an eye that is stretched over it, as a share of the opening and in pixels: half of it at least, or it would have to fold, and
@@ -132,18 +133,27 @@ def lids_of(eyes_BHW: Tensor) -> Lids:
 
 def with_lids(planes_BpHW: Tensor, lids: Lids, blink_F: Tensor) -> Tensor:
     """The portraits' planes with lids closed by `blink`, frames of each portrait in a row [F, p, H, W]; `lids` of pictures of that size."""
-    frames = len(blink_F) // len(planes_BpHW)
+    frames, height = len(blink_F) // len(planes_BpHW), planes_BpHW.shape[2]
+    first, last = (round(share * height) for share in _LID_ROWS)
+    drawn_on = planes_BpHW.repeat_interleave(frames, 0).float()
+    drawn_on[:, :, first:last] = _closed(planes_BpHW[:, :, first:last], lids._replace(top=lids.top - first), blink_F)
+    return drawn_on
+
+
+def _closed(planes_BphW: Tensor, lids: Lids, blink_F: Tensor) -> Tensor:
+    """The same for the rows that lids can be in."""
+    frames = len(blink_F) // len(planes_BphW)
     top, reach, strip = (part.repeat_interleave(frames, 0)[:, None] for part in lids)
     down = reach * (blink_F / _MEET).clamp(0.0, 1.0)[:, None, None]
-    row = torch.arange(planes_BpHW.shape[2], device=planes_BpHW.device, dtype=top.dtype)[:, None]
+    row = torch.arange(planes_BphW.shape[2], device=planes_BphW.device, dtype=top.dtype)[:, None]
     # 0 at the edge of the lid, 1 where skin stays. At both ends it is as high as it was, lashes too; between them it is stretched.
     up = ((top + down - row) / (strip + down)).clamp(0.0, 1.0)
     stretch = (strip + down) / strip
     source = top - strip * up * (stretch + up * (3.0 - 3.0 * stretch + up * (2.0 * stretch - 2.0)))
     moved = torch.where(up < 1.0, source - row, torch.zeros_like(source))
-    drawn = fetch(planes_BpHW, 2.0 * torch.stack((torch.zeros_like(moved), moved), dim=1))  # a motion as large as the planes
+    drawn = fetch(planes_BphW, 2.0 * torch.stack((torch.zeros_like(moved), moved), dim=1))  # a motion as large as the planes
     cover = ((top + down - row + 0.5).clamp(0.0, 1.0) * (down > 0))[:, None]
-    return torch.lerp(planes_BpHW.repeat_interleave(frames, 0).float(), drawn.float(), cover.expand_as(drawn))
+    return torch.lerp(planes_BphW.repeat_interleave(frames, 0).float(), drawn.float(), cover.expand_as(drawn))
 
 
 def portrait_motion(fields_BKchw: Tensor, moves_FM: Tensor) -> Tensor:
