@@ -23,7 +23,7 @@ from model.vae import COVER_BIAS, DEPTH, Canvas, FrameDecoder, Reference
 
 @dataclass(frozen=True, slots=True)
 class I420Canvas:
-    """A portrait to draw on: luma [B, 1, H, W] and chroma [B, 2, H/2, W/2] in 0..255, its lids in both, how it moves
+    """A portrait to draw on: luma [B, 1, H, W] and chroma [B, 2, H/2, W/2] in 0..255, its lids, how it moves
     [B, NUM_TERMS, 2, H/2, W/2], and its features' share in the decoder's."""
 
     luma: Tensor
@@ -74,12 +74,9 @@ class I420Decoder(nn.Module):
         return last
 
     def canvas(self, reference: Reference) -> I420Canvas:
-        luma, chroma = self._as_planes(reference.picture)
+        planes = torch.einsum("pc,bchw->bphw", self.to_planes, reference.picture.float()) + self.offset[:, None, None]
+        luma, chroma = planes[:, :1].contiguous(), F.avg_pool2d(planes[:, 1:], 2)
         return I420Canvas(luma, chroma, lids_of(reference.eyes), reference.fields, self.trunk.canvas(reference))
-
-    def _as_planes(self, pictures_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        planes = torch.einsum("pc,bchw->bphw", self.to_planes, pictures_B3HW.float()) + self.offset[:, None, None]
-        return planes[:, :1].contiguous(), F.avg_pool2d(planes[:, 1:], 2)
 
     def forward(self, latents_Fchw: Tensor, canvas: I420Canvas, moves_FM: Tensor) -> Tensor:
         """uint8 [F, H*3//2, W], the same number of frames for each portrait, in its order, moved by moves [F, NUM_CONTROLS]."""
