@@ -17,17 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.yuv import MATRIX, OFFSET, SWING
+from model.layers import Layers
 from model.motion import BLINK, PIXELS_PER_UNIT, Lids, fetch, lids_of, portrait_motion, with_lids
 from model.vae import COVER_BIAS, DEPTH, Canvas, FrameDecoder, Reference
 
 
 @dataclass(frozen=True, slots=True)
 class I420Canvas:
-    """A portrait to draw on: luma [B, 1, H, W] and chroma [B, 2, H/2, W/2] in 0..255, its lids, how it moves
+    """A portrait to draw on: layers of luma [B, 1, H, W] and of chroma [B, 2, H/2, W/2], without their offsets, its lids, how it moves
     [B, NUM_TERMS, 2, H/2, W/2], and its features' share in the decoder's."""
 
-    luma: Tensor
-    chroma: Tensor
+    luma: Layers
+    chroma: Layers
     lids: Lids
     fields: Tensor
     features: Canvas
@@ -36,8 +37,9 @@ class I420Canvas:
     def cat(canvases: Sequence[I420Canvas]) -> I420Canvas:
         if len(canvases) == 1:
             return canvases[0]
-        luma, chroma, fields = (torch.cat([getattr(c, name) for c in canvases]) for name in ("luma", "chroma", "fields"))
-        return I420Canvas(luma, chroma, Lids.cat([c.lids for c in canvases]), fields, Canvas.cat([c.features for c in canvases]))
+        luma, chroma = (Layers.cat([getattr(c, name) for c in canvases]) for name in ("luma", "chroma"))
+        fields, features = torch.cat([c.fields for c in canvases]), Canvas.cat([c.features for c in canvases])
+        return I420Canvas(luma, chroma, Lids.cat([c.lids for c in canvases]), fields, features)
 
 
 class I420Decoder(nn.Module):
@@ -52,7 +54,7 @@ class I420Decoder(nn.Module):
         matrix = torch.tensor(MATRIX) * torch.tensor(SWING)[:, None]
         self.register_buffer("to_planes", matrix)
         self.register_buffer("offset", torch.tensor(OFFSET))
-        self.register_buffer("depth", matrix @ torch.tensor(DEPTH) + self.offset)
+        self.register_buffer("depth", matrix @ torch.tensor(DEPTH))
         self.trunk = copy.deepcopy(decoder)
         self.last = self._last_layer(decoder)
         self.to(device)
@@ -74,8 +76,11 @@ class I420Decoder(nn.Module):
         return last
 
     def canvas(self, reference: Reference) -> I420Canvas:
-        planes = torch.einsum("pc,bchw->bphw", self.to_planes, reference.picture.float()) + self.offset[:, None, None]
-        luma, chroma = planes[:, :1].contiguous(), F.avg_pool2d(planes[:, 1:], 2)
+        _, matte, backdrop = reference.layers()
+        both = torch.stack((reference.picture, backdrop)).float()
+        shown, behind = torch.einsum("pc,nbchw->nbphw", self.to_planes, both)
+        luma = Layers.of(shown[:, :1], matte, behind[:, :1])
+        chroma = Layers.of(*(F.avg_pool2d(x, 2) for x in (shown[:, 1:], matte, behind[:, 1:])))
         return I420Canvas(luma, chroma, lids_of(reference.eyes), reference.fields, self.trunk.canvas(reference))
 
     def forward(self, latents_Fchw: Tensor, canvas: I420Canvas, moves_FM: Tensor) -> Tensor:
@@ -86,16 +91,18 @@ class I420Decoder(nn.Module):
         motion, cover, luma, chroma = self.last(x).float().split((8, 16, 16, 8), dim=1)
         motion = moved + _planes(motion, 2) * PIXELS_PER_UNIT
         cover = torch.sigmoid(_planes(cover, 4) + COVER_BIAS)
-        plane, halved = canvas.luma, canvas.chroma
+        full, halved = canvas.luma, canvas.chroma
         if (blink := moves_FM[:, BLINK]).any():  # seldom
-            plane, halved = with_lids(plane, canvas.lids, blink), with_lids(halved, canvas.lids.halved(), blink)
-        y = self._paint(plane, motion, cover, _planes(luma, 4), self.depth[:1])
-        uv = self._paint(halved, motion, F.avg_pool2d(cover, 2), _planes(chroma, 2), self.depth[1:])
+            full = full._replace(person=with_lids(full.person, canvas.lids, blink))
+            halved = halved._replace(person=with_lids(halved.person, canvas.lids.halved(), blink))
+        y = self._paint(full, motion, cover, _planes(luma, 4), slice(0, 1))
+        uv = self._paint(halved, motion, F.avg_pool2d(cover, 2), _planes(chroma, 2), slice(1, 3))
         return torch.cat((y.flatten(1), uv.flatten(1)), dim=1).round_().clamp_(0, 255).to(torch.uint8).view(len(y), -1, y.shape[-1])
 
-    def _paint(self, plane_BphW: Tensor, motion: Tensor, cover: Tensor, colour: Tensor, depth: Tensor) -> Tensor:
-        moved = fetch(plane_BphW, motion)
-        return torch.lerp(moved, depth[:, None, None].expand_as(moved), cover.expand_as(moved)).add_(colour)
+    def _paint(self, layers: Layers, motion: Tensor, cover: Tensor, colour: Tensor, which: slice) -> Tensor:
+        depth, offset = (of_planes[which, None, None] for of_planes in (self.depth, self.offset))
+        moved = layers.shown(fetch(layers.person, motion), fetch(layers.matte, motion))
+        return torch.lerp(moved, depth.expand_as(moved), cover.expand_as(moved)).add_(colour).add_(offset)
 
 
 def _planes(x_Fchw: Tensor, factor: int) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from model.config import VAEConfig
 from model.controls import CONTROL_NAMES
+from model.layers import Layers
 
 BLINK = CONTROL_NAMES.index("blink")
 NUM_HEAD_CONTROLS = BLINK  # yaw, pitch, roll, x, y come first
@@ -32,7 +33,7 @@ NUM_TERMS = NUM_HEAD_TERMS + 6
 # Where the framing puts eyes, with room for those of others: rows and columns as shares of the picture.
 _AROUND_EYES = (0.27, 0.53, 0.22, 0.78)
 _LID_ROWS = (0.2, 0.56)  # with the skin above
-_NO_EYE = -5.0  # logit of an untrained network
+_NOTHING = -5.0  # logit of an untrained network
 _LIKELY = 0.75  # added to a logit: a lid that stops half way is worse than one that goes a little too far
 # Skin above an eye that is stretched over it, as a share of the opening and in pixels: half of it at least, or it would have to fold, and
 # little more, for where a brow is low it is next.
@@ -52,13 +53,16 @@ def terms(moves_FM: Tensor) -> Tensor:
 
 
 class Moved(NamedTuple):
-    """The portraits with their lids drawn [F, 3, H, W], and where each pixel of it is fetched from, as a displacement [F, 2, h, w]."""
+    """The portraits with their lids drawn on the person [F, 3, H, W], and where each of the person's pixels is fetched from, as a
+    displacement [F, 2, h, w]."""
 
-    picture: Tensor
+    layers: Layers
     motion: Tensor
 
     def shown(self) -> Tensor:
-        return fetch(self.picture, self.motion)
+        """Moved as one piece [F, 3, H, W]: latents say how frames differ from this."""
+        person, matte, _ = self.layers
+        return fetch(self.layers.shown(person, matte.repeat_interleave(len(person) // len(matte), 0)), self.motion)
 
 
 class Lids(NamedTuple):
@@ -80,7 +84,8 @@ class Lids(NamedTuple):
 
 
 class MotionFields(nn.Module):
-    """A portrait and its features to its fields [B, NUM_TERMS, 2, h, w], none when untrained, and logits of its eyes [B, H, W]."""
+    """A portrait and its features to its fields [B, NUM_TERMS, 2, h, w], none when untrained, and logits of its eyes and of the person
+    [B, H, W]."""
 
     WIDTH = 32
 
@@ -94,19 +99,11 @@ class MotionFields(nn.Module):
         self.join = nn.Conv2d(width, width, 3, padding=1)
         # Where a point is says most of how it turns: a roll is the place itself, turned by ninety degrees.
         self.out = nn.Conv2d(width + 5, 4 * 2 * NUM_TERMS, 1)
-        # Eyes are looked for in the picture itself, too: the features are for rendered people, and photographs have eyes like no render's.
-        self.eyes = nn.Sequential(
-            nn.Conv2d(width + 3 * 16, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=2, dilation=2), nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=4, dilation=4), nn.SiLU(), nn.Conv2d(width, 16, 1),
-        )  # fmt: skip
-        last = self.eyes[-1]
-        assert isinstance(last, nn.Conv2d)
-        for layer in (self.out, last):
-            nn.init.zeros_(layer.weight)
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
+        # Eyes and person are looked for in the picture itself, too: the features are for rendered people, and no photograph is like them.
+        self.eyes, self.person = _finder(width), _finder(width)
+        _start_at_zero(self.out)
 
-    def forward(self, picture_B3HW: Tensor, fine_Bchw: Tensor, middle_Bchw: Tensor, coarse_Bchw: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, picture_B3HW: Tensor, fine_Bchw: Tensor, middle_Bchw: Tensor, coarse_Bchw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = F.silu(self.coarse(F.silu(coarse_Bchw)))
         x = F.silu(self.middle(torch.cat((F.silu(middle_Bchw), F.interpolate(x, scale_factor=2.0)), dim=1)))
         where = _places(fine_Bchw)
@@ -114,8 +111,24 @@ class MotionFields(nn.Module):
         x = F.silu(self.join(x))
         fields = F.pixel_shuffle(self.out(torch.cat((x, where), dim=1)), 2)
         looked_at = torch.cat((x, F.pixel_unshuffle(picture_B3HW.to(x.dtype), 4)), dim=1)
-        eyes = F.pixel_shuffle(self.eyes(looked_at), 4)[:, 0].float() + _NO_EYE
-        return fields.unflatten(1, (NUM_TERMS, 2)).float() * PIXELS_PER_UNIT, eyes
+        eyes, person = (F.pixel_shuffle(finder(looked_at), 4)[:, 0].float() + _NOTHING for finder in (self.eyes, self.person))
+        return fields.unflatten(1, (NUM_TERMS, 2)).float() * PIXELS_PER_UNIT, eyes, person
+
+
+def _finder(width: int) -> nn.Sequential:
+    """Features and picture, at a quarter of its size, to a logit for each of its pixels, as 16 channels."""
+    last = nn.Conv2d(width, 16, 1)
+    _start_at_zero(last)
+    return nn.Sequential(
+        nn.Conv2d(width + 3 * 16, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=2, dilation=2), nn.SiLU(),
+        nn.Conv2d(width, width, 3, padding=4, dilation=4), nn.SiLU(), last,
+    )  # fmt: skip
+
+
+def _start_at_zero(layer: nn.Conv2d) -> None:
+    nn.init.zeros_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
 
 
 def lids_of(eyes_BHW: Tensor) -> Lids:
@@ -189,12 +202,6 @@ def pixel_grid(rows: int, columns: int, device: torch.device) -> Tensor:
     y = (torch.arange(rows, device=device) + 0.5) * 2.0 / rows - 1.0
     x = (torch.arange(columns, device=device) + 0.5) * 2.0 / columns - 1.0
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-
-
-def _skin(picture_B3hw: Tensor) -> Tensor:
-    """What is usual around each pixel: the median over 7x7, which an eye, smaller than half of that, has no part in."""
-    around = F.unfold(F.pad(picture_B3hw, (3, 3, 3, 3), mode="replicate"), 7).unflatten(1, (3, 49))
-    return around.median(dim=2).values.view(picture_B3hw.shape)
 
 
 def _places(like_Bchw: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from model.config import VAEConfig
 from model.controls import NUM_CONTROLS
+from model.layers import Layers, behind, matte_of
 from model.motion import BLINK, PIXELS_PER_UNIT, MotionFields, Moved, fetch, lids_of, portrait_motion, with_lids
 
 COVER_BIAS = -6.0  # an untrained decoder uncovers nothing
@@ -35,7 +36,7 @@ DEPTH = (-0.8, -0.9, -0.9)  # what a cover shows before any colour is added: the
 @dataclass(frozen=True, slots=True)
 class Reference:
     """The picture [B, 3, H, W] in [-1, 1], what the networks see in it, at 1/4, 1/8 and 1/16 of its size, how it moves
-    [B, NUM_TERMS, 2, H/2, W/2], and where it shows eyes, as logits [B, H, W]."""
+    [B, NUM_TERMS, 2, H/2, W/2], and where it shows eyes and the person, as logits [B, H, W]."""
 
     picture: Tensor
     fine: Tensor
@@ -43,6 +44,7 @@ class Reference:
     coarse: Tensor
     fields: Tensor
     eyes: Tensor
+    person: Tensor
 
     def one(self, index: int) -> Reference:
         """That portrait alone, as a batch of one."""
@@ -50,7 +52,13 @@ class Reference:
 
     def moved(self, moves_FM: Tensor) -> Moved:
         """By moves [F, NUM_CONTROLS], frames of each portrait in a row."""
-        return Moved(with_lids(self.picture, lids_of(self.eyes), moves_FM[:, BLINK]), portrait_motion(self.fields, moves_FM))
+        layers = self.layers()
+        person = with_lids(layers.person, lids_of(self.eyes), moves_FM[:, BLINK])
+        return Moved(layers._replace(person=person), portrait_motion(self.fields, moves_FM))
+
+    def layers(self) -> Layers:
+        matte = matte_of(self.person)
+        return Layers.of(self.picture, matte, behind(self.picture, matte))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +233,7 @@ class ReferenceVAE(nn.Module):
     def decode_frames(self, latents_Fchw: Tensor, reference: Reference, moves_FM: Tensor) -> Tensor:
         """Frames of each reference in a row, moved by moves [F, NUM_CONTROLS]; pictures [F, 3, H, W], about [-1, 1], not clamped."""
         moved = reference.moved(moves_FM)
-        return compose(moved.picture, self.decoder(latents_Fchw, self.decoder.canvas(reference), moved.motion))
+        return compose(moved.layers, self.decoder(latents_Fchw, self.decoder.canvas(reference), moved.motion))
 
     def stack(self, frames_Fchw: Tensor) -> Tensor:
         """Latents a frame [F, c, h, w] to normalised latent frames [T, C, h, w], F = T * time_stride."""
@@ -258,9 +266,11 @@ class ReferenceVAE(nn.Module):
         return self.decode_frames(self.unstack(latents_TChw), reference, moves_FM)
 
 
-def compose(picture_B3HW: Tensor, change: Change) -> Tensor:
-    """The pictures moved, covered and painted on, frames of each in a row [F, 3, H, W]; themselves where nothing changes."""
-    moved = fetch(picture_B3HW.float(), change.motion.float())
+def compose(layers: Layers, change: Change) -> Tensor:
+    """The people moved, over their backdrops, covered and painted on, frames of each in a row [F, 3, H, W]; the portraits themselves where
+    nothing changes."""
+    motion = change.motion.float()
+    moved = layers.shown(fetch(layers.person.float(), motion), fetch(layers.matte, motion))
     cover = torch.sigmoid(change.cover.float())
     return moved + cover * (moved.new_tensor(DEPTH)[:, None, None] - moved) + change.colour.float()
 

@@ -68,7 +68,7 @@ def roll(model: SequencePass, vae: ReferenceVAE, quiet: Tensor, clip: Clip, enco
     for latent, part in zip(latents, moves.split(4), strict=True):
         moved = reference.moved(part)
         change = vae.decoder(vae.unstack(latent[None]), canvas, moved.motion)
-        shown.append(compose(moved.picture, change).mean(dim=1))
+        shown.append(compose(moved.layers, change).mean(dim=1))
         inside.append(torch.sigmoid(change.cover)[(..., *MOUTH_BOX)].mean(dim=(1, 2, 3)))
     return Rolled(torch.stack(latents), torch.cat(shown), torch.cat(inside))
 

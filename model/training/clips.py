@@ -31,7 +31,7 @@ class Clip:
     """frames uint8 [F, H, W, 3]; references uint8 [R, H, W, 3] (other moments of the same person, the first neutral);
     source uint8 [F], the reference that a frame's motion is told from: motion float16 [F, H/2, W/2, 2], displacements in pixels;
     inside bits uint8 [F, H*W/8], pixels that show the inside of the mouth; eyes bits uint8 [R, H*W/8], those of the references that show
-    an eyeball; controls float32 [F, NUM_CONTROLS], those of the
+    an eyeball; matte uint8 [R, H, W], how much of each is the person's; controls float32 [F, NUM_CONTROLS], those of the
     references [R, NUM_CONTROLS]; mouth float32 [F, num shapes]; samples int16 16 kHz, at least F * 640."""
 
     frames: np.ndarray
@@ -40,6 +40,7 @@ class Clip:
     motion: np.ndarray
     inside: np.ndarray
     eyes: np.ndarray
+    matte: np.ndarray
     controls: np.ndarray
     reference_controls: np.ndarray
     mouth: np.ndarray
@@ -120,12 +121,13 @@ def make_clip(head: Head, renderer: Renderer, seed: int, num_frames: int) -> Cli
     motion = np.stack([halved_motion(*found) for found in traced])
     inside = np.stack([np.packbits(found[1]) for found in traced])
     eyes = np.stack([np.packbits(renderer.eyes(person, pose)) for pose in references])
+    matte = np.stack([renderer.matte(person, pose) for pose in references])
     # A second of sound before and after the clip where there is any: the audio encoder needs its past and its look-ahead.
     padded = np.pad(voice, (16_000, 16_000 + num_frames * FRAME_SAMPLES_16K))
     start = first * FRAME_SAMPLES_16K
     samples = padded[start : start + 32_000 + num_frames * FRAME_SAMPLES_16K]
     sound = (samples * 32767).clip(-32768, 32767).astype(np.int16)
-    return Clip(frames, pictures, source, motion, inside, eyes, controls, reference_controls, mouth, sound, seed)
+    return Clip(frames, pictures, source, motion, inside, eyes, matte, controls, reference_controls, mouth, sound, seed)
 
 
 def _first_frame(rng: np.random.Generator, total: int, num_frames: int) -> int:

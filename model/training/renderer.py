@@ -88,12 +88,15 @@ class Renderer:
 
     def render(self, person: Person, pose: FramePose) -> np.ndarray:
         """One frame, uint8 [size, size, 3] RGB, top row first; the same for the same arguments."""
+        self._stand(person, pose)
+        return self._draw()
+
+    def _stand(self, person: Person, pose: FramePose) -> None:
         if person != self._person:
             self._set_person(person)
         vertices, gaze = self._vertices(pose)
         self._moving.write(np.hstack([vertices, self._head.normals(vertices)]).astype("f4").tobytes())
         self._apply_pose(pose, gaze)
-        return self._draw()
 
     def motion(self, person: Person, pose: FramePose, source: FramePose) -> tuple[np.ndarray, np.ndarray]:
         """Where each pixel of the frame at `pose` comes from in the picture at `source`, in pixels, as a displacement
@@ -141,6 +144,16 @@ class Renderer:
         found = np.frombuffer(self._motion.read(components=4, dtype="f4"), np.float32).reshape(self.size, self.size, 4)[::-1]
         return np.asarray(found.any(axis=-1))
 
+    def matte(self, person: Person, pose: FramePose) -> np.ndarray:
+        """How much of each pixel of the frame at `pose` is the person's and not the backdrop's, uint8 [size, size]."""
+        self._stand(person, pose)
+        self._large.use()
+        self._large.clear(depth=1.0)
+        self._draw_solids()
+        size = self.size
+        covered = np.frombuffer(self._large.read(components=4), np.uint8).reshape(size, 2, size, 2, 4)[::-1, ..., 3]
+        return covered.astype(np.float32).mean(axis=(1, 3)).round().astype(np.uint8)
+
     def _vertices(self, pose: FramePose) -> tuple[np.ndarray, np.ndarray]:
         """The head's vertices before it turns, and the turn of the eyeballs."""
         weights = self._face.weights(pose)
@@ -172,15 +185,7 @@ class Renderer:
         context = self._context
         self._large.use()
         self._large.clear(depth=1.0)
-        # Front to back: hidden fragments are never shaded. Hair comes first, the backdrop last.
-        self._skin.use(0)
-        self._programs["head"]["u_alpha"].value = 1.0
-        for array, culled in self._solids:
-            context.enable_only(moderngl.DEPTH_TEST | (moderngl.CULL_FACE if culled else 0))
-            array.render()
-        for centre, array in zip(self._centres, self._eyeballs, strict=True):
-            self._programs["eye"]["u_centre"].value = tuple(centre)
-            array.render()
+        self._draw_solids()
         self._backdrop.use(0)
         self._screen.render(moderngl.TRIANGLE_STRIP)
         self._skin.use(0)
@@ -193,6 +198,17 @@ class Renderer:
         self._screen.render(moderngl.TRIANGLE_STRIP)
         pixels = np.frombuffer(self._small.read(components=3), np.uint8).reshape(self.size, self.size, 3)
         return pixels[::-1].copy()
+
+    def _draw_solids(self) -> None:
+        # Front to back: hidden fragments are never shaded. Hair comes first, the backdrop last.
+        self._skin.use(0)
+        self._programs["head"]["u_alpha"].value = 1.0
+        for array, culled in self._solids:
+            self._context.enable_only(moderngl.DEPTH_TEST | (moderngl.CULL_FACE if culled else 0))
+            array.render()
+        for centre, array in zip(self._centres, self._eyeballs, strict=True):
+            self._programs["eye"]["u_centre"].value = tuple(centre)
+            array.render()
 
     def _set_person(self, person: Person) -> None:
         for item in self._owned:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from model.audio import AudioEncoder
 from model.config import PRESENTER_VAE
+from model.layers import Layers
 from model.motion import BLINK
 from model.training.clips import Clip, clip_paths, load_clip
 from model.training.loop import Averaged, Budget, begin, cosine_rate, psnr, set_rate, to_picture_tensor
@@ -98,7 +99,7 @@ def decoder_loss(decoder: FrameDecoder, reference: Reference, sample: Sample, re
     judged[..., margin : judged.shape[2] - margin, margin : judged.shape[3] - margin] = 1.0
     mouth = F.max_pool2d(inside, 5, stride=1, padding=2)
     weight = region.of(loss_weight(256, 6.0, 3.0).to(truth), PATCH) * judged
-    shown = compose(region.of(moved.picture, PATCH), change)
+    shown = compose(Layers(*(region.of(layer, PATCH) for layer in moved.layers)), change)
     picture = picture_loss(shown, truth, weight * (1.0 + INSIDE_WEIGHT * mouth))
     # Teeth are a bright minority inside a mouth: an absolute error settles for the dark majority, a squared one does not.
     picture = picture + TEETH_SHARE * ((shown - truth).square() * inside * weight).mean()

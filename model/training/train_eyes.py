@@ -1,6 +1,7 @@
-"""Train what finds the eyes of a portrait: pictures of people, bent, stretched and lit in more ways than they are rendered.
+"""Train what finds a portrait's eyes, and the person before the backdrop: pictures bent, stretched and lit in more ways than rendered.
 
-Photographs have brows nearer to the eyes and light from one side; what saw renders only takes them for eyes. All else stays as it is.
+Photographs have brows nearer to the eyes, light from one side and rooms of their own behind; what saw renders only takes brows for eyes.
+All else stays as it is.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from model.layers import Layers, behind, matte_of
 from model.motion import lids_of, pixel_grid
 from model.training.clips import clip_paths, load_clip
 from model.training.loop import Averaged, Budget, begin, cosine_rate, psnr, set_rate, to_picture_tensor
@@ -25,31 +27,48 @@ from model.vae import ReferenceVAE
 
 BROW_ROW, BROW_HEIGHT = 92.0, 13.0  # where the framing has brows, in pixels
 EYE_ROW, EYE_HEIGHT = 102.0, 16.0
+MATTE_SHARE = 1.0
 
 
 class Portraits:
-    """The reference pictures of a folder of clips, uint8 [N, H, W, 3], and where they show eyes, bool [N, H, W]."""
+    """The reference pictures of a folder of clips, uint8 [N, H, W, 3], where they show eyes, bool [N, H, W], and how much of each pixel is
+    the person's, uint8 [N, H, W]."""
 
     def __init__(self, folder: Path) -> None:
         clips = [load_clip(path) for path in tqdm(clip_paths(folder), desc="reading", unit="clip")]
         self.pictures = np.concatenate([clip.references for clip in clips])
         self.eyes = np.concatenate([np.unpackbits(clip.eyes, axis=1) for clip in clips]).reshape(self.pictures.shape[:3]).astype(bool)
+        self.mattes = np.concatenate([clip.matte for clip in clips])
 
-    def take(self, picks: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Pictures [n, 3, H, W] in [-1, 1] and eyes [n, H, W]."""
-        return to_picture_tensor(self.pictures[picks]), torch.from_numpy(self.eyes[picks].astype(np.float32))
+    def take(self, picks: np.ndarray) -> Tensor:
+        """Red, green and blue in [-1, 1], eyes and matte in 0..1 [n, 5, H, W]."""
+        masks = np.stack((self.eyes[picks], self.mattes[picks] / 255.0), axis=1).astype(np.float32)
+        return torch.cat((to_picture_tensor(self.pictures[picks]), torch.from_numpy(masks)), dim=1)
 
 
-def bent(pictures: Tensor, eyes: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def elsewhere(portraits: Tensor, rng: np.random.Generator) -> Tensor:
+    """Every other one before the backdrop of its neighbour, upside down or not: light rooms behind fair hair, dark ones behind dark."""
+    pictures, matte = portraits[:, :3], portraits[:, 4:]
+    backdrop = behind(pictures, matte)
+    others = backdrop.roll(1, 0)
+    others = others.flip(2) if rng.random() < 0.5 else others
+    moved = torch.from_numpy(rng.random(len(portraits)) < 0.5)[:, None, None, None]
+    layers = Layers.of(pictures, matte, backdrop)
+    replaced = layers._replace(backdrop=torch.where(moved, others, backdrop))
+    return torch.cat((replaced.shown(replaced.person, matte), portraits[:, 3:]), dim=1)
+
+
+def bent(portraits: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Each mirrored or not, stretched and moved, eyes opened wider or less, brows by up to 10 pixels nearer to them or 3 away; tinted, lit
-    from a side, eyes in the shadow of the brow, brighter or darker in the middle tones, blurred, noisy."""
-    size = pictures.shape[-1]
-    count = len(pictures)
+    from a side, eyes in the shadow of the brow, brighter or darker in the middle tones, blurred, noisy.
+    Pictures [n, 3, H, W], eyes and mattes [n, H, W]."""
+    size = portraits.shape[-1]
+    count = len(portraits)
 
     def drawn(low: float, high: float, *shape: int) -> Tensor:
         return torch.from_numpy(rng.uniform(low, high, (count, *shape))).float()
 
-    grid = pixel_grid(size, size, pictures.device).repeat(count, 1, 1, 1)
+    grid = pixel_grid(size, size, portraits.device).repeat(count, 1, 1, 1)
     light = (1.0 + (grid * drawn(-0.5, 0.5, 1, 1, 2)).sum(dim=-1)).clamp(0.3, 1.7)[:, None]
     rows = (grid[..., 1] + 1.0) * size / 2.0
     near_brows, near_eyes = (torch.exp(-(((rows - at) / high) ** 2)) for at, high in ((BROW_ROW, BROW_HEIGHT), (EYE_ROW, EYE_HEIGHT)))
@@ -58,23 +77,26 @@ def bent(pictures: Tensor, eyes: Tensor, rng: np.random.Generator) -> tuple[Tens
     middle = torch.tensor([0.0, EYE_ROW * 2.0 / size - 1.0])
     grid = (grid - middle) * drawn(0.75, 1.25, 1, 1, 2) + middle + drawn(-0.05, 0.05, 1, 1, 2)
     grid[..., 0] *= torch.where(drawn(0.0, 1.0, 1, 1) < 0.5, -1.0, 1.0)
-    both = F.grid_sample(torch.cat((pictures, eyes[:, None]), dim=1), grid, padding_mode="border", align_corners=False)
-    shown = (both[:, :3] + 1.0) / 2.0 * light * drawn(0.75, 1.2, 1, 1, 1) * drawn(0.85, 1.15, 3, 1, 1) + drawn(-0.1, 0.1, 1, 1, 1)
+    there = F.grid_sample(portraits, grid, padding_mode="border", align_corners=False)
+    shown = (there[:, :3] + 1.0) / 2.0 * light * drawn(0.75, 1.2, 1, 1, 1) * drawn(0.85, 1.15, 3, 1, 1) + drawn(-0.1, 0.1, 1, 1, 1)
     shown = shown.clamp(1e-3, 1.0) ** drawn(0.6, 1.7, 1, 1, 1)
     shown = torch.lerp(shown, shown.mean(dim=1, keepdim=True), drawn(-0.5, 0.8, 1, 1, 1))
     blurred = F.avg_pool2d(shown, 3, stride=1, padding=1, count_include_pad=False)
     shown = torch.lerp(shown, blurred, drawn(-0.7, 1.0, 1, 1, 1))  # below 0: sharpened
     shown = shown + torch.from_numpy(rng.normal(size=shown.shape)).float() * drawn(0.0, 0.03, 1, 1, 1)
-    return shown.clamp(0, 1) * 2.0 - 1.0, both[:, 3]
+    return shown.clamp(0, 1) * 2.0 - 1.0, there[:, 3], there[:, 4]
 
 
 @torch.no_grad()
 def evaluate(vae: ReferenceVAE, portraits: Portraits, blinking: Frames) -> dict[str, float]:
-    """Of held-out people: how far the edges are off, in pixels, and the PSNR around the eyes of blinking frames, portraits only moved."""
-    off = []
+    """Of held-out people: how far the edges are off, in pixels, and the matte, in 0..1, and the PSNR around the eyes of blinking frames,
+    portraits only moved."""
+    off, mattes = [], []
     for picks in np.array_split(np.arange(len(portraits.pictures)), max(len(portraits.pictures) // 8, 1)):
-        pictures, eyes = portraits.take(picks)
-        ours, true = lids_of(vae.reference(pictures).eyes), lids_of(eyes * 16.0 - 8.0)
+        held_out = portraits.take(picks)
+        found = vae.reference(held_out[:, :3])
+        mattes.append((matte_of(found.person) - held_out[:, 4:]).abs().flatten())
+        ours, true = lids_of(found.eyes), lids_of(held_out[:, 3] * 16.0 - 8.0)
         shows = true.reach > 1.0
         off += [(ours.top - true.top).abs()[shows], (ours.top + ours.reach - true.top - true.reach).abs()[shows]]
     shown, truth = [], []
@@ -82,7 +104,8 @@ def evaluate(vae: ReferenceVAE, portraits: Portraits, blinking: Frames) -> dict[
         sample = blinking.take(picks[:, None])
         shown.append(vae.reference(sample.references).moved(sample.moves).shown()[(..., *EYES_BOX)])
         truth.append(sample.frames[(..., *EYES_BOX)])
-    return {"edges_off_px": float(torch.cat(off).mean()), "psnr_around_blinking_eyes_db": psnr(torch.cat(shown), torch.cat(truth))}
+    means = {name: float(torch.cat(values).mean()) for name, values in (("edges_off_px", off), ("matte_off", mattes))}
+    return means | {"psnr_around_blinking_eyes_db": psnr(torch.cat(shown), torch.cat(truth))}
 
 
 def main() -> None:
@@ -101,15 +124,17 @@ def main() -> None:
     train, held_out, blinking = Portraits(args.data), Portraits(args.eval), Frames(args.eval)
     vae = load_vae(args.vae)
     fields = vae.reference.fields
-    trained = fields.eyes.requires_grad_(True)
+    trained = nn.ModuleList((fields.eyes, fields.person)).requires_grad_(True)
     average = Averaged(vae, 0.99)
     optimiser = torch.optim.Adam(trained.parameters(), lr=args.rate, betas=(0.9, 0.98))
     budget, steps = Budget(args.minutes), 0
     bar = tqdm(total=100, desc="eyes", unit="%")
     while budget.progress < 1.0:
         set_rate(optimiser, cosine_rate(budget.progress, args.rate))
-        pictures, eyes = bent(*train.take(rng.integers(len(train.pictures), size=args.batch)), rng)
-        loss = eyes_loss(vae.reference(pictures).eyes, eyes)
+        portraits = train.take(rng.integers(len(train.pictures), size=args.batch))
+        pictures, eyes, mattes = bent(elsewhere(portraits, rng), rng)
+        found = vae.reference(pictures)
+        loss = eyes_loss(found.eyes, eyes) + MATTE_SHARE * F.binary_cross_entropy_with_logits(found.person, mattes)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)

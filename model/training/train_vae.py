@@ -10,6 +10,7 @@ a generator gets slightly wrong.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,12 +45,14 @@ MIRRORED = torch.tensor([-1.0 if name in ("yaw", "roll", "x", "gaze_x") else 1.0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """frames [F, 3, H, W] in [-1, 1], those of each reference [R, 3, H, W] in a row; eyes [R, 1, H, W], where a reference shows them;
+    """frames [F, 3, H, W] in [-1, 1], those of each reference [R, 3, H, W] in a row; eyes [R, 1, H, W], where a reference shows them; matte
+    [R, 1, H, W], where it shows the person;
     motion [F, 2, H/2, W/2] in pixels; inside [F, 1, H, W] in 0..1; moves [F, NUM_CONTROLS], the frames' controls less their reference's."""
 
     frames: Tensor
     references: Tensor
     eyes: Tensor
+    matte: Tensor
     motion: Tensor
     inside: Tensor
     moves: Tensor
@@ -92,6 +95,7 @@ class Frames:
             to_picture_tensor(np.stack([clip.frames[f] for clip, f in found])),
             to_picture_tensor(np.stack([clip.references[which] for clip, which in sources])),
             torch.from_numpy(np.stack([np.unpackbits(clip.eyes[which]).reshape(1, size, size) for clip, which in sources])).float(),
+            torch.from_numpy(np.stack([clip.matte[which] for clip, which in sources])).float()[:, None] / 255.0,
             torch.from_numpy(np.stack([clip.motion[f] for clip, f in found])).float().movedim(-1, 1),
             torch.from_numpy(np.stack([np.unpackbits(clip.inside[f]).reshape(1, size, size) for clip, f in found])).float(),
             torch.from_numpy(np.concatenate([clip.moves(slice(f, f + 1), clip.source[f]) for clip, f in found])),
@@ -100,16 +104,16 @@ class Frames:
 
 def augment(sample: Sample, rng: np.random.Generator) -> Sample:
     """Mirror, zoom and shift, gain, contrast and tint, the same for frame and reference: cheap variety of people, cameras and light."""
-    frames, references, eyes = sample.frames, sample.references, sample.eyes
+    frames, references, eyes, matte = sample.frames, sample.references, sample.eyes, sample.matte
     motion, inside, moves = sample.motion, sample.inside, sample.moves
     if rng.random() < 0.5:
-        frames, references, eyes, inside = frames.flip(3), references.flip(3), eyes.flip(3), inside.flip(3)
+        frames, references, eyes, matte, inside = (x.flip(3) for x in (frames, references, eyes, matte, inside))
         motion, moves = motion.flip(3) * torch.tensor([-1.0, 1.0])[:, None, None], moves * MIRRORED
     if rng.random() < 0.6:
         zoom = rng.uniform(0.92, 1.08) * rng.uniform(0.96, 1.04, 2)
         shift = rng.uniform(-6.0, 6.0, 2) * 2.0 / frames.shape[3]
         scale, offset = torch.tensor(zoom, dtype=torch.float32), torch.tensor(shift, dtype=torch.float32)
-        frames, references, eyes, inside = (_resampled(x, scale, offset) for x in (frames, references, eyes, inside))
+        frames, references, eyes, matte, inside = (_resampled(x, scale, offset) for x in (frames, references, eyes, matte, inside))
         motion = _resampled(motion, scale, offset) / scale[:, None, None]
     people = len(references)
     gain = torch.as_tensor(rng.uniform(0.75, 1.2, (people, 1, 1, 1)) * rng.uniform(0.9, 1.1, (people, 3, 1, 1))).float()
@@ -120,7 +124,7 @@ def augment(sample: Sample, rng: np.random.Generator) -> Sample:
         return ((x + 1.0) * gain.repeat_interleave(times, 0) - 1.0 + bias.repeat_interleave(times, 0)).clamp(-1, 1)
 
     frames, references = lit(frames), lit(references)
-    return Sample(frames, references, eyes, motion, inside, moves)
+    return Sample(frames, references, eyes, matte, motion, inside, moves)
 
 
 def _resampled(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
@@ -150,7 +154,9 @@ def change_loss(change: Change, moved: Tensor, told: Tensor, sample: Sample) -> 
     outside = F.avg_pool2d(sample.inside, 2)
     # A closing lid comes from where the reference shows the eye: its exact motion explains nothing there.
     wrong = F.avg_pool2d((fetch(sample.references, sample.motion) - sample.frames).abs().mean(dim=1, keepdim=True), 2)
-    defined = (wrong < EXPLAINED).float() * loss_weight(128, 6.0, 6.0).to(sample.motion)
+    # A backdrop does not move, whatever the person's motion is there.
+    persons = F.avg_pool2d(fetch(sample.matte, sample.motion), 2) > 0.5
+    defined = (persons & (wrong < EXPLAINED)).float() * loss_weight(128, 6.0, 6.0).to(sample.motion)
     motion = ((change.motion - sample.motion).abs().sum(dim=1, keepdim=True) * defined * (outside < 0.99)).mean()
     alone = (moved - sample.motion).abs().sum(dim=1, keepdim=True) * told[:, None, None, None]
     motion = motion + (alone * defined * (outside < 0.01)).mean()
@@ -179,7 +185,7 @@ def evaluate(vae: ReferenceVAE, data: Frames, device: str) -> dict[str, float]:
         reference = vae.reference(sample.references)
         moved = reference.moved(sample.moves)
         change = vae.decoder(vae.encoder(sample.frames, reference, moved), vae.decoder.canvas(reference), moved.motion)
-        decoded.append(compose(moved.picture, change).cpu())
+        decoded.append(compose(moved.layers, change).cpu())
         truth.append(sample.frames.cpu())
         errors.append((change.motion - sample.motion).norm(dim=1)[:, 40:100, 40:88].mean().cpu())
         alone.append((moved.motion - sample.motion).norm(dim=1)[:, 40:100, 40:88].mean().cpu())
@@ -215,6 +221,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, required=True, help="written every few minutes; resumed from when present")
     parser.add_argument("--init", type=Path, help="weights to go on from")
+    parser.add_argument(
+        "--keep-latents", action="store_true",
+        help="train only how portraits move and the decoder, on the latents of --init: for those, a transformer need not be trained again",
+    )  # fmt: skip
     parser.add_argument("--minutes", type=float, default=25.0)
     parser.add_argument("--batch", type=int, default=8, help="frames, two of each person")
     parser.add_argument("--rate", type=float, default=1.5e-3)
@@ -227,9 +237,16 @@ def main() -> None:
     vae = ReferenceVAE(PRESENTER_VAE)
     if args.init:
         vae.load_state_dict(load_file(args.init))
+    if args.keep_latents and not args.init:
+        parser.error("--keep-latents needs --init, the autoencoder whose latents are kept")
+    speaker = copy.deepcopy(vae).to(args.device).requires_grad_(False) if args.keep_latents else None
     vae = vae.to(args.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = Averaged(vae, 0.998)
-    optimiser = torch.optim.Adam(vae.parameters(), lr=args.rate, betas=(0.9, 0.98))
+    if speaker:
+        vae.requires_grad_(False)
+        for part in (vae.reference.fields.out, vae.decoder):
+            part.requires_grad_(True)
+    optimiser = torch.optim.Adam([p for p in vae.parameters() if p.requires_grad], lr=args.rate, betas=(0.9, 0.98))
     steps, elapsed = 0, 0.0
     if args.checkpoint.exists():
         saved = torch.load(args.checkpoint, weights_only=True, map_location=args.device)
@@ -245,14 +262,18 @@ def main() -> None:
         sample = augment(frames.draw(args.batch, rng), rng).to(args.device)
         reference: Reference = vae.reference(sample.references.contiguous(memory_format=torch.channels_last))
         told = torch.from_numpy(rng.random(len(sample.moves)) >= UNTOLD).to(sample.moves)
-        moved = reference.moved(sample.moves * told[:, None])
-        latents = vae.encoder(sample.frames, reference, moved)
+        moves = sample.moves * told[:, None]
+        moved = reference.moved(moves)
+        if speaker:
+            latents = speaker.encoder(sample.frames, seen := speaker.reference(sample.references), seen.moved(moves))
+        else:
+            latents = vae.encoder(sample.frames, reference, moved)
         # Relative to the latents' own size: with fixed noise a young encoder's small latents drown, and stay unused for good.
         amount = LATENT_NOISE * latents.detach().std() * torch.rand(len(latents), 1, 1, 1, device=args.device)
         noise = torch.randn_like(latents) * amount
         change = vae.decoder(latents + noise, vae.decoder.canvas(reference), moved.motion)
         mouth = F.max_pool2d(sample.inside, 5, stride=1, padding=2)
-        picture = picture_loss(compose(moved.picture, change), sample.frames, weight * (1.0 + INSIDE_WEIGHT * mouth))
+        picture = picture_loss(compose(moved.layers, change), sample.frames, weight * (1.0 + INSIDE_WEIGHT * mouth))
         motion = change_loss(change, moved.motion, told, sample)
         loss = picture + motion + eyes_loss(reference.eyes, sample.eyes[:, 0])
         optimiser.zero_grad()
@@ -271,7 +292,8 @@ def main() -> None:
                 steps=steps, elapsed=budget.elapsed_s,
             )  # fmt: skip
     final = average.module.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    calibrate(final, args.data)
+    if not speaker:
+        calibrate(final, args.data)
     metrics: dict[str, float] = evaluate(final, held_out, "cpu")
     metrics |= {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes, "frames": len(frames)}
     print(metrics, flush=True)

@@ -8,6 +8,7 @@ import torch
 from model.conditions import move_tokens
 from model.config import VAEConfig
 from model.controls import NUM_CONTROLS
+from model.layers import matte_of
 from model.motion import (
     BLINK,
     NUM_HEAD_CONTROLS,
@@ -82,11 +83,12 @@ def test_the_skin_above_comes_down_over_the_eye() -> None:
 
 
 def test_untrained_fields_leave_the_portrait_alone() -> None:
-    fields, eyes = MotionFields(VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8)))(
+    fields, eyes, person = MotionFields(VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8)))(
         torch.rand(2, 3, 64, 64), torch.rand(2, 4, 16, 16), torch.rand(2, 6, 8, 8), torch.rand(2, 8, 4, 4)
     )
     assert fields.shape == (2, NUM_TERMS, 2, 32, 32) and not fields.any()
     assert eyes.shape == (2, 64, 64) and lids_of(eyes).reach.max() < 0.01
+    assert person.shape == (2, 64, 64) and not matte_of(person).any()
 
 
 def test_a_pose_is_found_from_how_pixels_moved() -> None:

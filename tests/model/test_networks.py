@@ -16,6 +16,7 @@ from model.config import PRESENTER_DIT, VAEConfig
 from model.controls import CONTROL_NAMES, NUM_CONTROLS, ControllerState, next_controls
 from model.dit import DiT
 from model.i420_decoder import I420Canvas, I420Decoder
+from model.layers import Layers
 from model.motion import BLINK
 from model.rope import apply_rope, rope_table
 from model.sampler import sample_euler, sample_renoise, shifted_sigmas
@@ -29,9 +30,12 @@ def tiny_vae() -> ReferenceVAE:
     torch.manual_seed(0)
     vae = ReferenceVAE(TINY_VAE).eval().requires_grad_(False)
     fields = vae.reference.fields
-    for layer, std in ((vae.decoder.motion, 0.05), (vae.decoder.paint, 0.05), (fields.out, 0.02), (fields.eyes[-1], 0.02)):
+    decoder, finders = vae.decoder, (fields.eyes, fields.person)
+    drawn = ((decoder.motion, 0.05), (decoder.paint, 0.05), (fields.out, 0.02), (fields.eyes[-1], 0.02), (fields.person[-1], 0.5))
+    for layer, std in drawn:
         torch.nn.init.normal_(layer.weight, std=std)
-    torch.nn.init.constant_(fields.eyes[-1].bias, 5.0)  # eyes, half open
+    for finder in finders:
+        torch.nn.init.constant_(finder[-1].bias, 5.0)  # eyes, half open, and half a person
     return vae
 
 
@@ -75,9 +79,10 @@ def test_motion_fetches_from_where_it_points() -> None:
     """A displacement of (+3, -2) pixels shows what lies 3 to the right and 2 above; a full cover shows the colour on dark."""
     picture = torch.rand(1, 3, 32, 32)
     motion = torch.tensor([3.0, -2.0])[None, :, None, None].expand(1, 2, 16, 16)
-    shown = compose(picture, Change(motion, torch.full((1, 1, 32, 32), -40.0), torch.zeros(1, 3, 32, 32)))
+    everything = Layers.of(picture, torch.ones(1, 1, 32, 32), torch.zeros(1, 3, 32, 32))
+    shown = compose(everything, Change(motion, torch.full((1, 1, 32, 32), -40.0), torch.zeros(1, 3, 32, 32)))
     torch.testing.assert_close(shown[..., 4:, :28], picture[..., 2:30, 3:31], rtol=0, atol=1e-4)
-    hidden = compose(picture, Change(motion, torch.full((1, 1, 32, 32), 40.0), torch.full((1, 3, 32, 32), 0.25)))
+    hidden = compose(everything, Change(motion, torch.full((1, 1, 32, 32), 40.0), torch.full((1, 3, 32, 32), 0.25)))
     torch.testing.assert_close(hidden, (torch.tensor(DEPTH) + 0.25)[None, :, None, None].expand_as(hidden))
 
 

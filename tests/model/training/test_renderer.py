@@ -14,7 +14,7 @@ import pytest
 
 from model.training.assets import find_head, pack
 from model.training.head import Head
-from model.training.people import FramePose, Person
+from model.training.people import BACKDROPS, FramePose, Person
 
 HEAD_FILE = Path(__file__).resolve().parents[4] / "shared" / "assets" / "ict_facekit.npz"
 STILL = FramePose(np.zeros(57, np.float32))
@@ -151,3 +151,14 @@ def test_eyes_are_told_where_they_are_open(renderer, head: Head) -> None:  # typ
     assert rows.min() > 84 and rows.max() < 122 and 60 < shown.sum() < 400
     assert (columns < 128).any() and (columns > 128).any() and not shown[:, 120:136].any()
     assert renderer.eyes(person, _shaped(head, eyeBlink_L=1.0, eyeBlink_R=1.0)).sum() < 0.1 * shown.sum()
+
+
+def test_a_matte_tells_the_person_from_the_backdrop(renderer) -> None:  # type: ignore[no-untyped-def]
+    """The same person before another backdrop differs in what the matte calls backdrop, and hardly in what it calls the person's."""
+    person = Person.sample(5)
+    elsewhere = dataclasses.replace(person, backdrop=next(kind for kind in BACKDROPS if kind != person.backdrop))
+    matte = renderer.matte(person, STILL)
+    changed = np.abs(renderer.render(person, STILL).astype(int) - renderer.render(elsewhere, STILL).astype(int)).max(-1)
+    assert 0.25 < (matte == 255).mean() < 0.75
+    assert changed[matte == 255].mean() < 1.0 and changed[matte == 0].mean() > 10.0
+    assert ((matte > 0) & (matte < 255)).sum() > 100  # hair is neither

@@ -10,7 +10,7 @@ import torch
 from model.controls import CONTROL_NAMES, NUM_CONTROLS
 from model.motion import BLINK, fetch
 from model.training.clips import Clip, save_clip
-from model.training.train_eyes import bent
+from model.training.train_eyes import bent, elsewhere
 from model.training.train_vae import Frames, Sample, augment
 
 SIZE = 256
@@ -26,7 +26,8 @@ def test_augmented_motion_still_leads_to_the_frame() -> None:
     references = torch.cat((smooth(1), smooth(2)))
     motion = torch.nn.functional.interpolate(torch.randn(4, 2, 4, 4, generator=torch.Generator().manual_seed(3)) * 3, size=(128, 128))
     frames = fetch(references, motion)
-    sample = Sample(frames, references, torch.zeros(2, 1, SIZE, SIZE), motion, torch.zeros(4, 1, SIZE, SIZE), torch.randn(4, NUM_CONTROLS))
+    nowhere, everywhere = torch.zeros(4, 1, SIZE, SIZE), torch.ones(2, 1, SIZE, SIZE)
+    sample = Sample(frames, references, nowhere[:2], everywhere, motion, nowhere, torch.randn(4, NUM_CONTROLS))
     for seed in range(4):
         changed = augment(sample, np.random.default_rng(seed))
         wrong = (fetch(changed.references, changed.motion) - changed.frames).abs()[..., 24:-24, 24:-24]
@@ -36,15 +37,34 @@ def test_augmented_motion_still_leads_to_the_frame() -> None:
         assert torch.equal(changed.moves[:, turned].abs(), sample.moves[:, turned].abs())
 
 
-def test_eyes_are_bent_as_their_faces_are() -> None:
-    """What was an eye in the picture is one in the bent picture: here eyes are what is red."""
-    eyes = torch.zeros(3, SIZE, SIZE)
-    eyes[:, 95:105, 90:110] = eyes[:, 95:105, 146:166] = 1.0
-    pictures = torch.stack((eyes * 2 - 1, *(-torch.ones(2, 3, SIZE, SIZE))), dim=1)
-    bent_pictures, bent_eyes = bent(pictures, eyes, np.random.default_rng(0))
-    red = bent_pictures[:, 0] - bent_pictures[:, 1] > 0.4
-    assert (red == (bent_eyes > 0.5)).float().mean() > 0.995
-    assert not torch.equal(bent_eyes[0] > 0.5, eyes[0] > 0.5) and not torch.equal(bent_eyes[0], bent_eyes[1])
+def test_eyes_and_mattes_are_bent_as_their_faces_are() -> None:
+    """What was an eye or a person in the picture is one in the bent picture: here eyes are what is red, and people are less dark."""
+    portraits = -torch.ones(3, 5, SIZE, SIZE)
+    portraits[:, 3:] = 0.0
+    portraits[:, :3, 40:, 50:200], portraits[:, 4, 40:, 50:200] = -0.6, 1.0
+    for columns in (slice(90, 110), slice(146, 166)):
+        portraits[:, 0, 95:105, columns], portraits[:, 3, 95:105, columns] = 1.0, 1.0
+    pictures, eyes, mattes = bent(portraits, np.random.default_rng(0))
+    red = pictures[:, 0] - pictures[:, 1] > 0.4
+    assert (red == (eyes > 0.5)).float().mean() > 0.995
+    assert not torch.equal(eyes[0] > 0.5, portraits[0, 3] > 0.5) and not torch.equal(eyes[0], eyes[1])
+    for picture, matte in zip(pictures, mattes, strict=True):
+        assert picture[2][matte > 0.9].mean() > picture[2][matte < 0.1].mean() + 0.05
+
+
+def test_people_change_rooms_with_their_outline() -> None:
+    """Before another's backdrop a person stays who they were; eyes and matte stay theirs."""
+    portraits = torch.zeros(2, 5, SIZE, SIZE)
+    portraits[0, :3], portraits[1, :3] = -0.5, 0.5
+    portraits[:, :3, 60:, 60:200] = torch.tensor([0.9, -0.9])[:, None, None, None]
+    portraits[:, 4, 60:, 60:200] = 1.0
+    for seed in range(8):
+        moved = elsewhere(portraits, np.random.default_rng(seed))
+        torch.testing.assert_close(moved[:, :, 60:, 60:200], portraits[:, :, 60:, 60:200])
+        assert {round(float(x), 3) for x in moved[:, 0, 10, 10]} <= {-0.5, 0.5}
+        if moved[0, 0, 10, 10] > 0.4:
+            return
+    raise AssertionError("nobody moved")
 
 
 def test_drawn_frames_come_in_pairs_of_one_reference_and_often_blink(tmp_path: Path) -> None:
@@ -55,6 +75,7 @@ def test_drawn_frames_come_in_pairs_of_one_reference_and_often_blink(tmp_path: P
         frames=np.stack([np.full((16, 16, 3), f, np.uint8) for f in range(12)]),
         references=np.stack([np.full((16, 16, 3), 100 + r, np.uint8) for r in range(3)]), source=(np.arange(12) % 3).astype(np.uint8),
         motion=np.zeros((12, 8, 8, 2), np.float16), inside=np.zeros((12, 32), np.uint8), eyes=np.zeros((3, 32), np.uint8),
+        matte=np.zeros((3, 16, 16), np.uint8),
         controls=controls, reference_controls=np.ones((3, NUM_CONTROLS), np.float32), mouth=np.zeros((12, 1), np.float32),
         samples=np.zeros(1, np.int16), person_seed=1,
     )  # fmt: skip

@@ -1,0 +1,63 @@
+"""A portrait as two layers: the person, who moves, over a backdrop that stays.
+
+Moved as one piece, a picture stretches like rubber where a turning head meets the wall behind it: hair tears and the wall comes along.
+So the person is told from the backdrop by a matte that the network finds, and what is behind is continued from what is seen around.
+Legend: B portraits, F frames (those of each portrait in a row), p planes, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Hair that the matte calls backdrop would smear over all that is continued from it.
+_DOUBTFUL = 2  # pixels around the person
+_SURE = 0.05  # of a matte at either end counts as none and all of it
+
+
+class Layers(NamedTuple):
+    """What the person adds to the backdrop [B or F, p, H, W], how much of each pixel is the person's [B, 1, H, W], and the backdrop
+    [B, p, H, W]. Person plus the backdrop's share is the picture, exactly, whatever the matte."""
+
+    person: Tensor
+    matte: Tensor
+    backdrop: Tensor
+
+    @staticmethod
+    def of(picture_BpHW: Tensor, matte_B1HW: Tensor, backdrop_BpHW: Tensor) -> Layers:
+        return Layers(picture_BpHW - (1.0 - matte_B1HW) * backdrop_BpHW, matte_B1HW, backdrop_BpHW)
+
+    @staticmethod
+    def cat(layers: Sequence[Layers]) -> Layers:
+        return Layers(*(torch.cat(parts) for parts in zip(*layers, strict=True)))
+
+    def shown(self, person_FpHW: Tensor, matte_F1HW: Tensor) -> Tensor:
+        """The person, moved, over the backdrop [F, p, H, W]."""
+        frames = len(person_FpHW) // len(self.backdrop)
+        return torch.addcmul(person_FpHW, 1.0 - matte_F1HW, self.backdrop.repeat_interleave(frames, 0))
+
+
+def matte_of(logits_BHW: Tensor) -> Tensor:
+    """[B, 1, H, W] in 0..1; all or nothing where it is nearly that."""
+    return ((1.0 + 2.0 * _SURE) * torch.sigmoid(logits_BHW.float()) - _SURE).clamp(0.0, 1.0)[:, None]
+
+
+def behind(picture_BpHW: Tensor, matte_B1HW: Tensor) -> Tensor:
+    """The backdrop [B, p, H, W], continued under the person from what is seen around (pull and push, Gortler et al. 1996)."""
+    side = 2 * _DOUBTFUL + 1
+    seen = 1.0 - F.max_pool2d(matte_B1HW, side, stride=1, padding=_DOUBTFUL)
+    return _continued(picture_BpHW, seen)
+
+
+def _continued(planes: Tensor, weight: Tensor) -> Tensor:
+    """Where the weight is less than 1, the rest comes from a picture of half the size, made in the same way."""
+    if min(planes.shape[2:]) < 2:
+        return planes
+    total = F.avg_pool2d(weight, 2)
+    coarser = F.avg_pool2d(planes * weight, 2) / total.clamp(min=1e-4)
+    below = _continued(coarser, (4.0 * total).clamp(max=1.0))
+    return torch.lerp(F.interpolate(below, size=planes.shape[2:], mode="bilinear", align_corners=False), planes, weight)

@@ -1,0 +1,46 @@
+"""Person and backdrop: together they are the picture, apart they move apart."""
+
+from __future__ import annotations
+
+import torch
+
+from model.layers import Layers, behind, matte_of
+
+SIZE = 64
+
+
+def portrait() -> tuple[torch.Tensor, torch.Tensor]:
+    """A bright square before a backdrop that brightens to the right; [1, 1, H, W] both."""
+    matte = torch.zeros(1, 1, SIZE, SIZE)
+    matte[..., 20:, 20:44] = 1.0
+    backdrop = torch.linspace(-0.5, 0.5, SIZE).expand(1, 1, SIZE, SIZE)
+    return torch.lerp(backdrop, torch.ones(()), matte), matte
+
+
+def test_at_rest_the_layers_are_the_picture() -> None:
+    """Also where the matte is wrong."""
+    picture, matte = portrait()
+    for wrong in (matte, 1.0 - matte, torch.rand(matte.shape)):
+        layers = Layers.of(picture, wrong, behind(picture, wrong))
+        torch.testing.assert_close(layers.shown(layers.person, layers.matte), picture, rtol=0, atol=1e-6)
+
+
+def test_what_is_uncovered_is_the_backdrop_continued() -> None:
+    """A person who steps aside leaves neither a hole nor a trace, and takes nothing of the backdrop along."""
+    picture, matte = portrait()
+    layers = Layers.of(picture, matte, behind(picture, matte))
+    aside = layers.shown(layers.person.roll(6, 3), layers.matte.roll(6, 3))
+    assert (aside[..., 20:, 26:50] - 1.0).abs().max() < 1e-5
+    expected = torch.linspace(-0.5, 0.5, SIZE)[20:26]
+    assert (aside[0, 0, 24:, 20:26] - expected).abs().max() < 0.12
+    torch.testing.assert_close(aside[..., :16], picture[..., :16])
+
+
+def test_a_picture_of_nothing_but_a_person_needs_no_backdrop() -> None:
+    picture = torch.rand(2, 3, SIZE, SIZE)
+    assert torch.isfinite(behind(picture, torch.ones(2, 1, SIZE, SIZE))).all()
+
+
+def test_a_matte_is_all_or_nothing_where_it_is_nearly_so() -> None:
+    matte = matte_of(torch.tensor([[[-6.0, 0.0, 6.0]]]))
+    assert matte[0, 0, 0].tolist() == [0.0, 0.5, 1.0]
