@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.controls import NUM_CONTROLS
+from model.layers import matte_of
 from model.motion import NUM_HEAD_CONTROLS, portrait_motion
 from model.vae import Reference, ReferenceVAE
 from model.window import Known
@@ -85,7 +86,7 @@ class LipSync:
     def __init__(self, vae: ReferenceVAE, reference: Reference, pictures: Callable[[int], Tensor]) -> None:
         """pictures: for a chunk's first frame, [F, 3, H, W] in [-1, 1]."""
         self._vae, self._reference, self._pictures = vae, reference, pictures
-        self._fit = PoseFit(reference.fields)
+        self._fit = PoseFit(reference.fields, matte_of(reference.person))
         self._canvas = vae.decoder.canvas(reference)
         self._outside = 1.0 - mouth_mask()
         self._carry = smooth_continuation(mouth_mask())
@@ -107,10 +108,11 @@ class LipSync:
 class PoseFit:
     """The pose under which a portrait's pixels move as they are seen to: least squares, linear around the portrait's own, repeated."""
 
-    def __init__(self, fields_1Kchw: Tensor) -> None:
+    def __init__(self, fields_1Kchw: Tensor, matte_11HW: Tensor) -> None:
+        """Where the matte is 0 nothing tells how a person moves."""
         self._fields = fields_1Kchw
         cells = mouth_mask().repeat_interleave(_COUNTED_SIDE // 16, 0).repeat_interleave(_COUNTED_SIDE // 16, 1)
-        self._counted = (1.0 - cells).to(fields_1Kchw)
+        self._counted = (1.0 - cells).to(fields_1Kchw) * F.adaptive_avg_pool2d(matte_11HW, _COUNTED_SIDE)[0, 0]
         aside = torch.zeros(NUM_HEAD_CONTROLS, NUM_CONTROLS).to(fields_1Kchw)
         aside[:, :NUM_HEAD_CONTROLS].fill_diagonal_(1.0)
         slopes = (self._told(aside) - self._told(-aside)) / 2.0

@@ -298,7 +298,9 @@ def main() -> None:
     metrics |= {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes, "frames": len(frames)}
     print(metrics, flush=True)
     save_file(final.state_dict(), args.out)
-    args.out.with_suffix(".json").write_text(json.dumps({"vae": metrics}, indent=2))
+    earlier = args.init.with_suffix(".json") if speaker else None
+    card = json.loads(earlier.read_text()) if earlier and earlier.exists() else {}
+    args.out.with_suffix(".json").write_text(json.dumps(card | {"latents_kept" if speaker else "vae": metrics}, indent=2))
 
 
 if __name__ == "__main__":
