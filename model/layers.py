@@ -53,6 +53,13 @@ def behind(picture_BpHW: Tensor, matte_B1HW: Tensor) -> Tensor:
     return _continued(picture_BpHW, seen)
 
 
+def beyond(fields_BKchw: Tensor, matte_B1HW: Tensor) -> Tensor:
+    """Fields of how a person moves, of any number of planes, continued where the matte, twice as large, says there is none: what moves
+    there comes from where the person was."""
+    persons = F.max_pool2d(1.0 - F.avg_pool2d(matte_B1HW, 2), 3, stride=1, padding=1).neg() + 1.0  # at the edge they hold half a motion
+    return _continued(fields_BKchw.flatten(1, -3), persons).view(fields_BKchw.shape)
+
+
 def _continued(planes: Tensor, weight: Tensor) -> Tensor:
     """Where the weight is less than 1, the rest comes from a picture of half the size, made in the same way."""
     if min(planes.shape[2:]) < 2:

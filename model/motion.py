@@ -60,9 +60,8 @@ class Moved(NamedTuple):
     motion: Tensor
 
     def shown(self) -> Tensor:
-        """Moved as one piece [F, 3, H, W]: latents say how frames differ from this."""
         person, matte, _ = self.layers
-        return fetch(self.layers.shown(person, matte.repeat_interleave(len(person) // len(matte), 0)), self.motion)
+        return self.layers.shown(fetch(person, self.motion), fetch(matte, self.motion))
 
 
 class Lids(NamedTuple):

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from model.config import VAEConfig
 from model.controls import NUM_CONTROLS
-from model.layers import Layers, behind, matte_of
+from model.layers import Layers, behind, beyond, matte_of
 from model.motion import BLINK, PIXELS_PER_UNIT, MotionFields, Moved, fetch, lids_of, portrait_motion, with_lids
 
 COVER_BIAS = -6.0  # an untrained decoder uncovers nothing
@@ -127,7 +127,8 @@ class ReferenceEncoder(nn.Module):
         fine = self.fine(self.stem(F.pixel_unshuffle(picture_B3HW, 4)))
         middle = self.middle(self.down1(F.silu(fine)))
         coarse = self.coarse(self.down2(F.silu(middle)))
-        return Reference(picture_B3HW, fine, middle, coarse, *self.fields(picture_B3HW, fine, middle, coarse))
+        fields, eyes, person = self.fields(picture_B3HW, fine, middle, coarse)
+        return Reference(picture_B3HW, fine, middle, coarse, beyond(fields, matte_of(person)), eyes, person)
 
 
 class FrameEncoder(nn.Module):

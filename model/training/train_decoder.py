@@ -32,7 +32,7 @@ from model.training.train_vae import BLINKING, COVER_SHARE, EYES_BOX, INSIDE_WEI
 from model.vae import WHOLE, FrameDecoder, Reference, ReferenceVAE, Region, compose
 
 # Where to look, with two latent pixels around it that are computed but not judged, and how often.
-REGIONS = ((0.55, Region(slice(6, 15), slice(3, 13))), (0.25, Region(slice(3, 10), slice(2, 14))), (0.2, WHOLE))
+REGIONS = ((0.4, Region(slice(6, 15), slice(3, 13))), (0.2, Region(slice(3, 10), slice(2, 14))), (0.4, WHOLE))
 MARGIN = 24  # pixels
 TEETH_SHARE = 3.0
 PATCH = PRESENTER_VAE.patch

@@ -10,7 +10,6 @@ a generator gets slightly wrong.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,10 +220,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, required=True, help="written every few minutes; resumed from when present")
     parser.add_argument("--init", type=Path, help="weights to go on from")
-    parser.add_argument(
-        "--keep-latents", action="store_true",
-        help="train only how portraits move and the decoder, on the latents of --init: for those, a transformer need not be trained again",
-    )  # fmt: skip
     parser.add_argument("--minutes", type=float, default=25.0)
     parser.add_argument("--batch", type=int, default=8, help="frames, two of each person")
     parser.add_argument("--rate", type=float, default=1.5e-3)
@@ -237,16 +232,9 @@ def main() -> None:
     vae = ReferenceVAE(PRESENTER_VAE)
     if args.init:
         vae.load_state_dict(load_file(args.init))
-    if args.keep_latents and not args.init:
-        parser.error("--keep-latents needs --init, the autoencoder whose latents are kept")
-    speaker = copy.deepcopy(vae).to(args.device).requires_grad_(False) if args.keep_latents else None
     vae = vae.to(args.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = Averaged(vae, 0.998)
-    if speaker:
-        vae.requires_grad_(False)
-        for part in (vae.reference.fields.out, vae.decoder):
-            part.requires_grad_(True)
-    optimiser = torch.optim.Adam([p for p in vae.parameters() if p.requires_grad], lr=args.rate, betas=(0.9, 0.98))
+    optimiser = torch.optim.Adam(vae.parameters(), lr=args.rate, betas=(0.9, 0.98))
     steps, elapsed = 0, 0.0
     if args.checkpoint.exists():
         saved = torch.load(args.checkpoint, weights_only=True, map_location=args.device)
@@ -262,12 +250,8 @@ def main() -> None:
         sample = augment(frames.draw(args.batch, rng), rng).to(args.device)
         reference: Reference = vae.reference(sample.references.contiguous(memory_format=torch.channels_last))
         told = torch.from_numpy(rng.random(len(sample.moves)) >= UNTOLD).to(sample.moves)
-        moves = sample.moves * told[:, None]
-        moved = reference.moved(moves)
-        if speaker:
-            latents = speaker.encoder(sample.frames, seen := speaker.reference(sample.references), seen.moved(moves))
-        else:
-            latents = vae.encoder(sample.frames, reference, moved)
+        moved = reference.moved(sample.moves * told[:, None])
+        latents = vae.encoder(sample.frames, reference, moved)
         # Relative to the latents' own size: with fixed noise a young encoder's small latents drown, and stay unused for good.
         amount = LATENT_NOISE * latents.detach().std() * torch.rand(len(latents), 1, 1, 1, device=args.device)
         noise = torch.randn_like(latents) * amount
@@ -275,7 +259,8 @@ def main() -> None:
         mouth = F.max_pool2d(sample.inside, 5, stride=1, padding=2)
         picture = picture_loss(compose(moved.layers, change), sample.frames, weight * (1.0 + INSIDE_WEIGHT * mouth))
         motion = change_loss(change, moved.motion, told, sample)
-        loss = picture + motion + eyes_loss(reference.eyes, sample.eyes[:, 0])
+        found = eyes_loss(reference.eyes, sample.eyes[:, 0]) + F.binary_cross_entropy_with_logits(reference.person, sample.matte[:, 0])
+        loss = picture + motion + found
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
@@ -292,15 +277,12 @@ def main() -> None:
                 steps=steps, elapsed=budget.elapsed_s,
             )  # fmt: skip
     final = average.module.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    if not speaker:
-        calibrate(final, args.data)
+    calibrate(final, args.data)
     metrics: dict[str, float] = evaluate(final, held_out, "cpu")
     metrics |= {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes, "frames": len(frames)}
     print(metrics, flush=True)
     save_file(final.state_dict(), args.out)
-    earlier = args.init.with_suffix(".json") if speaker else None
-    card = json.loads(earlier.read_text()) if earlier and earlier.exists() else {}
-    args.out.with_suffix(".json").write_text(json.dumps(card | {"latents_kept" if speaker else "vae": metrics}, indent=2))
+    args.out.with_suffix(".json").write_text(json.dumps({"vae": metrics}, indent=2))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from model.layers import Layers, behind, matte_of
+from model.layers import Layers, behind, beyond, matte_of
 
 SIZE = 64
 
@@ -44,3 +44,14 @@ def test_a_picture_of_nothing_but_a_person_needs_no_backdrop() -> None:
 def test_a_matte_is_all_or_nothing_where_it_is_nearly_so() -> None:
     matte = matte_of(torch.tensor([[[-6.0, 0.0, 6.0]]]))
     assert matte[0, 0, 0].tolist() == [0.0, 0.5, 1.0]
+
+
+def test_motion_goes_on_beyond_the_outline() -> None:
+    """Where the person will be there is nobody yet: what comes there moves as the nearest of the person does."""
+    _, matte = portrait()
+    fields = torch.zeros(1, 2, 2, SIZE // 2, SIZE // 2)
+    fields[..., 11:, 11:21] = 3.0
+    continued = beyond(fields, matte)
+    assert (continued[..., 11:, 11:21] - 3.0).abs().max() < 1e-5
+    assert (continued[..., 12:, 5:27] - 3.0).abs().max() < 0.3
+    assert not beyond(fields, torch.zeros_like(matte)).any()
