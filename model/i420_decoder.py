@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kernels.yuv import MATRIX, OFFSET, SWING
 from model.layers import Layers
-from model.motion import BLINK, PIXELS_PER_UNIT, Lids, fetch, lids_of, portrait_motion, with_lids
+from model.motion import BLINK, PIXELS_PER_UNIT, Lids, lids_of, moved, portrait_motion, with_lids
 from model.vae import COVER_BIAS, DEPTH, Canvas, FrameDecoder, Reference
 
 
@@ -85,11 +85,11 @@ class I420Decoder(nn.Module):
 
     def forward(self, latents_Fchw: Tensor, canvas: I420Canvas, moves_FM: Tensor) -> Tensor:
         """uint8 [F, H*3//2, W], the same number of frames for each portrait, in its order, moved by moves [F, NUM_CONTROLS]."""
-        moved = portrait_motion(canvas.fields, moves_FM)
+        told = portrait_motion(canvas.fields, moves_FM)
         latents = latents_Fchw.to(self.last.weight.dtype, memory_format=torch.channels_last)
-        x = self.trunk.features(latents, canvas.features, moved)
+        x = self.trunk.features(latents, canvas.features, told)
         motion, cover, luma, chroma = self.last(x).float().split((8, 16, 16, 8), dim=1)
-        motion = moved + _planes(motion, 2) * PIXELS_PER_UNIT
+        motion = told + _planes(motion, 2) * PIXELS_PER_UNIT
         cover = torch.sigmoid(_planes(cover, 4) + COVER_BIAS)
         full, halved = canvas.luma, canvas.chroma
         if (blink := moves_FM[:, BLINK]).any():  # seldom
@@ -101,8 +101,8 @@ class I420Decoder(nn.Module):
 
     def _paint(self, layers: Layers, motion: Tensor, cover: Tensor, colour: Tensor, which: slice) -> Tensor:
         depth, offset = (of_planes[which, None, None] for of_planes in (self.depth, self.offset))
-        moved = layers.shown(fetch(layers.person, motion), fetch(layers.matte, motion))
-        return torch.lerp(moved, depth.expand_as(moved), cover.expand_as(moved)).add_(colour).add_(offset)
+        shown = moved(layers, motion)
+        return torch.lerp(shown, depth.expand_as(shown), cover.expand_as(shown)).add_(colour).add_(offset)
 
 
 def _planes(x_Fchw: Tensor, factor: int) -> Tensor:

@@ -60,8 +60,7 @@ class Moved(NamedTuple):
     motion: Tensor
 
     def shown(self) -> Tensor:
-        person, matte, _ = self.layers
-        return self.layers.shown(fetch(person, self.motion), fetch(matte, self.motion))
+        return moved(self.layers, self.motion)
 
 
 class Lids(NamedTuple):
@@ -194,6 +193,13 @@ def fetch(planes_BpHW: Tensor, motion_F2hw: Tensor) -> Tensor:
     sources = motion + pixel_grid(rows, columns, motion.device).movedim(-1, 0)
     repeated = planes_BpHW[:, None].expand(-1, len(sources) // len(planes_BpHW), -1, -1, -1).flatten(0, 1)
     return F.grid_sample(repeated.float(), sources.movedim(1, -1), padding_mode="border", align_corners=False).to(planes_BpHW.dtype)
+
+
+def moved(layers: Layers, motion_F2hw: Tensor) -> Tensor:
+    """People fetched from where the motion says, over their backdrops, which stay [F, p, H, W]."""
+    matte = layers.matte.repeat_interleave(len(layers.person) // len(layers.matte), 0)
+    person = fetch(torch.cat((layers.person.float(), matte), dim=1), motion_F2hw)  # one fetch: half of its work is where
+    return layers.shown(person[:, :-1], person[:, -1:])
 
 
 def pixel_grid(rows: int, columns: int, device: torch.device) -> Tensor:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from model.config import VAEConfig
 from model.controls import NUM_CONTROLS
 from model.layers import Layers, behind, beyond, matte_of
-from model.motion import BLINK, PIXELS_PER_UNIT, MotionFields, Moved, fetch, lids_of, portrait_motion, with_lids
+from model.motion import BLINK, PIXELS_PER_UNIT, MotionFields, Moved, fetch, lids_of, moved, portrait_motion, with_lids
 
 COVER_BIAS = -6.0  # an untrained decoder uncovers nothing
 DEPTH = (-0.8, -0.9, -0.9)  # what a cover shows before any colour is added: the dark of a mouth
@@ -233,8 +233,8 @@ class ReferenceVAE(nn.Module):
 
     def decode_frames(self, latents_Fchw: Tensor, reference: Reference, moves_FM: Tensor) -> Tensor:
         """Frames of each reference in a row, moved by moves [F, NUM_CONTROLS]; pictures [F, 3, H, W], about [-1, 1], not clamped."""
-        moved = reference.moved(moves_FM)
-        return compose(moved.layers, self.decoder(latents_Fchw, self.decoder.canvas(reference), moved.motion))
+        at = reference.moved(moves_FM)
+        return compose(at.layers, self.decoder(latents_Fchw, self.decoder.canvas(reference), at.motion))
 
     def stack(self, frames_Fchw: Tensor) -> Tensor:
         """Latents a frame [F, c, h, w] to normalised latent frames [T, C, h, w], F = T * time_stride."""
@@ -270,10 +270,9 @@ class ReferenceVAE(nn.Module):
 def compose(layers: Layers, change: Change) -> Tensor:
     """The people moved, over their backdrops, covered and painted on, frames of each in a row [F, 3, H, W]; the portraits themselves where
     nothing changes."""
-    motion = change.motion.float()
-    moved = layers.shown(fetch(layers.person.float(), motion), fetch(layers.matte, motion))
+    shown = moved(layers, change.motion.float())
     cover = torch.sigmoid(change.cover.float())
-    return moved + cover * (moved.new_tensor(DEPTH)[:, None, None] - moved) + change.colour.float()
+    return shown + cover * (shown.new_tensor(DEPTH)[:, None, None] - shown) + change.colour.float()
 
 
 def dct_basis(length: int) -> Tensor:
