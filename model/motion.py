@@ -99,7 +99,7 @@ class MotionFields(nn.Module):
         self.out = nn.Conv2d(width + 5, 4 * 2 * NUM_TERMS, 1)
         # Eyes and person are looked for in the picture itself, too: the features are for rendered people, and no photograph is like them.
         self.eyes, self.person = _finder(width), _finder(width)
-        _start_at_zero(self.out)
+        start_at_zero(self.out)
 
     def forward(self, picture_B3HW: Tensor, fine_Bchw: Tensor, middle_Bchw: Tensor, coarse_Bchw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = F.silu(self.coarse(F.silu(coarse_Bchw)))
@@ -116,14 +116,14 @@ class MotionFields(nn.Module):
 def _finder(width: int) -> nn.Sequential:
     """Features and picture, at a quarter of its size, to a logit for each of its pixels, as 16 channels."""
     last = nn.Conv2d(width, 16, 1)
-    _start_at_zero(last)
+    start_at_zero(last)
     return nn.Sequential(
         nn.Conv2d(width + 3 * 16, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=2, dilation=2), nn.SiLU(),
         nn.Conv2d(width, width, 3, padding=4, dilation=4), nn.SiLU(), last,
     )  # fmt: skip
 
 
-def _start_at_zero(layer: nn.Conv2d) -> None:
+def start_at_zero(layer: nn.Conv2d) -> None:
     nn.init.zeros_(layer.weight)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from model.config import VAEConfig
 from model.controls import NUM_CONTROLS
 from model.layers import Layers, behind, beyond, matte_of
-from model.motion import BLINK, PIXELS_PER_UNIT, MotionFields, Moved, fetch, lids_of, moved, portrait_motion, with_lids
+from model.motion import BLINK, PIXELS_PER_UNIT, MotionFields, Moved, fetch, lids_of, moved, portrait_motion, start_at_zero, with_lids
 
 COVER_BIAS = -6.0  # an untrained decoder uncovers nothing
 DEPTH = (-0.8, -0.9, -0.9)  # what a cover shows before any colour is added: the dark of a mouth
@@ -103,7 +103,7 @@ class Residual(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        _start_at_zero(self.second)
+        start_at_zero(self.second)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(F.silu(self.first(F.silu(x))))
@@ -176,8 +176,8 @@ class FrameDecoder(nn.Module):
         self.motion = nn.Conv2d(fine, 2 * 4, 3, padding=1)
         self.paint = nn.Conv2d(fine, 4 * 16, 3, padding=1)
         self.known = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, bias=False) for width in config.widths)
-        _start_at_zero(self.motion)
-        _start_at_zero(self.paint)
+        start_at_zero(self.motion)
+        start_at_zero(self.paint)
 
     def canvas(self, reference: Reference) -> Canvas:
         seen = (F.silu(reference.fine), F.silu(reference.middle), reference.coarse)
@@ -281,9 +281,3 @@ def dct_basis(length: int) -> Tensor:
     basis = torch.cos(math.pi * (j + 0.5) * k / length) * math.sqrt(2.0 / length)
     basis[0] /= math.sqrt(2.0)
     return basis.float()
-
-
-def _start_at_zero(layer: nn.Conv2d) -> None:
-    nn.init.zeros_(layer.weight)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
