@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.yuv import MATRIX, OFFSET, SWING
-from model.layers import Layers
-from model.motion import BLINK, PIXELS_PER_UNIT, Lids, lids_of, moved, portrait_motion, with_lids
+from model.layers import Layers, matte_of
+from model.motion import BLINK, PIXELS_PER_UNIT, Lids, lids_of, move_layers, portrait_motion, with_lids
 from model.vae import COVER_BIAS, DEPTH, Canvas, FrameDecoder, Reference
 
 
@@ -76,8 +76,8 @@ class I420Decoder(nn.Module):
         return last
 
     def canvas(self, reference: Reference) -> I420Canvas:
-        _, matte, backdrop = reference.layers()
-        both = torch.stack((reference.picture, backdrop)).float()
+        matte = matte_of(reference.person)
+        both = torch.stack((reference.picture, reference.backdrop)).float()
         shown, behind = torch.einsum("pc,nbchw->nbphw", self.to_planes, both)
         luma = Layers.of(shown[:, :1], matte, behind[:, :1])
         chroma = Layers.of(*(F.avg_pool2d(x, 2) for x in (shown[:, 1:], matte, behind[:, 1:])))
@@ -101,7 +101,7 @@ class I420Decoder(nn.Module):
 
     def _paint(self, layers: Layers, motion: Tensor, cover: Tensor, colour: Tensor, which: slice) -> Tensor:
         depth, offset = (of_planes[which, None, None] for of_planes in (self.depth, self.offset))
-        shown = moved(layers, motion)
+        shown = move_layers(layers, motion)
         return torch.lerp(shown, depth.expand_as(shown), cover.expand_as(shown)).add_(colour).add_(offset)
 
 

@@ -56,7 +56,8 @@ def behind(picture_BpHW: Tensor, matte_B1HW: Tensor) -> Tensor:
 def beyond(fields_BKchw: Tensor, matte_B1HW: Tensor) -> Tensor:
     """Fields of how a person moves, of any number of planes, continued where the matte, twice as large, says there is none: what moves
     there comes from where the person was."""
-    persons = F.max_pool2d(1.0 - F.avg_pool2d(matte_B1HW, 2), 3, stride=1, padding=1).neg() + 1.0  # at the edge they hold half a motion
+    # Fields are smooth, so at its very edge they hold half of the motion: a pixel less of the person is trusted.
+    persons = 1.0 - F.max_pool2d(1.0 - F.avg_pool2d(matte_B1HW, 2), 3, stride=1, padding=1)
     return _continued(fields_BKchw.flatten(1, -3), persons).view(fields_BKchw.shape)
 
 

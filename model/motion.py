@@ -60,7 +60,7 @@ class Moved(NamedTuple):
     motion: Tensor
 
     def shown(self) -> Tensor:
-        return moved(self.layers, self.motion)
+        return move_layers(self.layers, self.motion)
 
 
 class Lids(NamedTuple):
@@ -195,7 +195,7 @@ def fetch(planes_BpHW: Tensor, motion_F2hw: Tensor) -> Tensor:
     return F.grid_sample(repeated.float(), sources.movedim(1, -1), padding_mode="border", align_corners=False).to(planes_BpHW.dtype)
 
 
-def moved(layers: Layers, motion_F2hw: Tensor) -> Tensor:
+def move_layers(layers: Layers, motion_F2hw: Tensor) -> Tensor:
     """People fetched from where the motion says, over their backdrops, which stay [F, p, H, W]."""
     matte = layers.matte.repeat_interleave(len(layers.person) // len(layers.matte), 0)
     person = fetch(torch.cat((layers.person.float(), matte), dim=1), motion_F2hw)  # one fetch: half of its work is where

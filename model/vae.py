@@ -1,11 +1,11 @@
 """The embedded preset's video autoencoder: what moved and what was uncovered, told relative to a reference picture.
 
-A talking face is its own portrait, moved, plus little else. Head, lids and eyes move it as they are told (`model/motion.py`), and a
-frame's latents only say what is different from the portrait so moved: the decoder, given the portrait's features, moved alike, turns
-them into a further displacement for every pixel, which fetches the portrait's texture, and into an opacity and a colour for what
-the portrait does not show (the inside of an opening mouth, shading). Hair, glasses and backdrop stay as sharp as the picture that
-was given, and identity has nowhere to drift to. Motion along a learnt field follows first-order motion (arXiv 2003.00196); the
-reference as the decoder's input, FlashHead (arXiv 2602.07449).
+A talking face is its own portrait, moved before its backdrop (`model/layers.py`), plus little else. Head, lids and eyes move it as they
+are told (`model/motion.py`), and a frame's latents only say what is different from the portrait so moved: the decoder, given the
+portrait's features, moved alike, turns them into a further displacement for every pixel of the person, which fetches the portrait's
+texture, and into an opacity and a colour for what the portrait does not show (the inside of an opening mouth, shading). Hair, glasses
+and backdrop stay as sharp as the picture that was given, and identity has nowhere to drift to. Motion along a learnt field follows
+first-order motion (arXiv 2003.00196); the reference as the decoder's input, FlashHead (arXiv 2602.07449).
 
 A frame becomes a grid of `frame_channels` numbers a 16x16 pixels. Four frames are stacked to one latent frame and rotated by an
 orthonormal DCT over time (mean, slope, ...), then scaled to unit variance: ready for flow matching. Frames decode independently,
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from model.config import VAEConfig
 from model.controls import NUM_CONTROLS
 from model.layers import Layers, behind, beyond, matte_of
-from model.motion import BLINK, PIXELS_PER_UNIT, MotionFields, Moved, fetch, lids_of, moved, portrait_motion, start_at_zero, with_lids
+from model.motion import BLINK, PIXELS_PER_UNIT, MotionFields, Moved, fetch, lids_of, move_layers, portrait_motion, start_at_zero, with_lids
 
 COVER_BIAS = -6.0  # an untrained decoder uncovers nothing
 DEPTH = (-0.8, -0.9, -0.9)  # what a cover shows before any colour is added: the dark of a mouth
@@ -36,7 +36,7 @@ DEPTH = (-0.8, -0.9, -0.9)  # what a cover shows before any colour is added: the
 @dataclass(frozen=True, slots=True)
 class Reference:
     """The picture [B, 3, H, W] in [-1, 1], what the networks see in it, at 1/4, 1/8 and 1/16 of its size, how it moves
-    [B, NUM_TERMS, 2, H/2, W/2], and where it shows eyes and the person, as logits [B, H, W]."""
+    [B, NUM_TERMS, 2, H/2, W/2], where it shows eyes and the person, as logits [B, H, W], and what is behind the person [B, 3, H, W]."""
 
     picture: Tensor
     fine: Tensor
@@ -45,6 +45,7 @@ class Reference:
     fields: Tensor
     eyes: Tensor
     person: Tensor
+    backdrop: Tensor
 
     def one(self, index: int) -> Reference:
         """That portrait alone, as a batch of one."""
@@ -52,27 +53,22 @@ class Reference:
 
     def moved(self, moves_FM: Tensor) -> Moved:
         """By moves [F, NUM_CONTROLS], frames of each portrait in a row."""
-        layers = self.layers()
+        layers = Layers.of(self.picture, matte_of(self.person), self.backdrop)
         person = with_lids(layers.person, lids_of(self.eyes), moves_FM[:, BLINK])
         return Moved(layers._replace(person=person), portrait_motion(self.fields, moves_FM))
-
-    def layers(self) -> Layers:
-        matte = matte_of(self.person)
-        return Layers.of(self.picture, matte, behind(self.picture, matte))
 
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """A reference as the decoder draws on it: the picture [B, 3, H, W], and what its features add to the decoder's, [B, c, h, w]."""
+    """What a reference's features add to the decoder's, at 1/4, 1/8 and 1/16 of the picture's size, [B, c, h, w] each."""
 
-    picture: Tensor
     fine: Tensor
     middle: Tensor
     coarse: Tensor
 
     @staticmethod
     def cat(canvases: Sequence[Canvas]) -> Canvas:
-        return Canvas(*(torch.cat([getattr(c, name) for c in canvases]) for name in ("picture", "fine", "middle", "coarse")))
+        return Canvas(*(torch.cat([getattr(c, name) for c in canvases]) for name in ("fine", "middle", "coarse")))
 
 
 class Region(NamedTuple):
@@ -128,7 +124,8 @@ class ReferenceEncoder(nn.Module):
         middle = self.middle(self.down1(F.silu(fine)))
         coarse = self.coarse(self.down2(F.silu(middle)))
         fields, eyes, person = self.fields(picture_B3HW, fine, middle, coarse)
-        return Reference(picture_B3HW, fine, middle, coarse, beyond(fields, matte_of(person)), eyes, person)
+        matte = matte_of(person)
+        return Reference(picture_B3HW, fine, middle, coarse, beyond(fields, matte), eyes, person, behind(picture_B3HW, matte))
 
 
 class FrameEncoder(nn.Module):
@@ -182,7 +179,7 @@ class FrameDecoder(nn.Module):
     def canvas(self, reference: Reference) -> Canvas:
         seen = (F.silu(reference.fine), F.silu(reference.middle), reference.coarse)
         added = (layer(x.to(self.stem.weight.dtype)) for layer, x in zip(self.known, seen, strict=True))
-        return Canvas(reference.picture, *added)
+        return Canvas(*added)
 
     def features(self, latents_Fchw: Tensor, canvas: Canvas, motion_F2hw: Tensor, region: Region = WHOLE) -> Tensor:
         """What the last layers see [F, c, H/4, W/4]. The same number of frames for each reference, in its order.
@@ -270,7 +267,7 @@ class ReferenceVAE(nn.Module):
 def compose(layers: Layers, change: Change) -> Tensor:
     """The people moved, over their backdrops, covered and painted on, frames of each in a row [F, 3, H, W]; the portraits themselves where
     nothing changes."""
-    shown = moved(layers, change.motion.float())
+    shown = move_layers(layers, change.motion.float())
     cover = torch.sigmoid(change.cover.float())
     return shown + cover * (shown.new_tensor(DEPTH)[:, None, None] - shown) + change.colour.float()
 

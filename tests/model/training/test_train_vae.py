@@ -10,7 +10,7 @@ import torch
 from model.controls import CONTROL_NAMES, NUM_CONTROLS
 from model.motion import BLINK, fetch
 from model.training.clips import Clip, save_clip
-from model.training.train_eyes import bent, elsewhere
+from model.training.train_finders import bent, elsewhere
 from model.training.train_vae import Frames, Sample, augment
 
 SIZE = 256

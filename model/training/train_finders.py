@@ -128,7 +128,7 @@ def main() -> None:
     average = Averaged(vae, 0.99)
     optimiser = torch.optim.Adam(trained.parameters(), lr=args.rate, betas=(0.9, 0.98))
     budget, steps = Budget(args.minutes), 0
-    bar = tqdm(total=100, desc="eyes", unit="%")
+    bar = tqdm(total=100, desc="finders", unit="%")
     while budget.progress < 1.0:
         set_rate(optimiser, cosine_rate(budget.progress, args.rate))
         portraits = train.take(rng.integers(len(train.pictures), size=args.batch))
@@ -152,7 +152,7 @@ def main() -> None:
     save_file(final.state_dict(), args.out)
     earlier = args.vae.with_suffix(".json")
     card = json.loads(earlier.read_text()) if earlier.exists() else {}
-    args.out.with_suffix(".json").write_text(json.dumps(card | {"eyes": metrics}, indent=2))
+    args.out.with_suffix(".json").write_text(json.dumps(card | {"finders": metrics}, indent=2))
 
 
 if __name__ == "__main__":
