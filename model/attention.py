@@ -30,10 +30,11 @@ MAX_WRITTEN_OUT_KEYS = 1024
 
 
 class BranchGains(NamedTuple):
-    """What each branch of the cross attention is multiplied by before the sum; audio may have a number for each token, [B, N, 1]."""
+    """What each branch of the cross attention is multiplied by before the sum: a number, or one for each token, [B, N or 1, 1]. The fused
+    kernel takes the latter for the audio alone."""
 
     text: float
-    image: float
+    image: Tensor | float
     audio: Tensor | float
 
 
@@ -171,6 +172,7 @@ class CoupledCrossAttention(nn.Module):
 
     def _in_one_kernel(self, q_BND: Tensor, static: StaticKeys, audio: tuple[Tensor, Tensor], gains: BranchGains) -> Tensor:
         """The gains of text and image go into their values; that of the audio, if it is not 1, is the kernel's weight of each token."""
+        assert not isinstance(gains.image, Tensor)
         text = static.text_k, static.text_v if gains.text == 1.0 else static.text_v * gains.text
         image = static.image_k, static.image_v if gains.image == 1.0 else static.image_v * gains.image
         weight = None

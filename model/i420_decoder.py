@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kernels.yuv import MATRIX, OFFSET, SWING
 from model.layers import Layers, matte_of
-from model.motion import BLINK, PIXELS_PER_UNIT, Lids, lids_of, move_layers, portrait_motion, with_lids
+from model.motion import BLINK, PIXELS_PER_UNIT, Lids, fetch, lids_of, move_layers, portrait_motion, with_lids
 from model.vae import COVER_BIAS, DEPTH, Canvas, FrameDecoder, Reference
 
 
@@ -87,22 +87,25 @@ class I420Decoder(nn.Module):
         """uint8 [F, H*3//2, W], the same number of frames for each portrait, in its order, moved by moves [F, NUM_CONTROLS]."""
         told = portrait_motion(canvas.fields, moves_FM)
         latents = latents_Fchw.to(self.last.weight.dtype, memory_format=torch.channels_last)
-        x = self.trunk.features(latents, canvas.features, told)
+        x = self.trunk.features(latents, canvas.features, moves_FM)
         motion, cover, luma, chroma = self.last(x).float().split((8, 16, 16, 8), dim=1)
-        motion = told + _planes(motion, 2) * PIXELS_PER_UNIT
+        motion = told.total(_planes(motion, 2) * PIXELS_PER_UNIT)
         cover = torch.sigmoid(_planes(cover, 4) + COVER_BIAS)
+        painted = fetch(torch.cat((cover, _planes(luma, 4)), dim=1), told.head)
+        halved_painted = fetch(torch.cat((F.avg_pool2d(cover, 2), _planes(chroma, 2)), dim=1), told.head)
         full, halved = canvas.luma, canvas.chroma
         if (blink := moves_FM[:, BLINK]).any():  # seldom
             full = full._replace(person=with_lids(full.person, canvas.lids, blink))
             halved = halved._replace(person=with_lids(halved.person, canvas.lids.halved(), blink))
-        y = self._paint(full, motion, cover, _planes(luma, 4), slice(0, 1))
-        uv = self._paint(halved, motion, F.avg_pool2d(cover, 2), _planes(chroma, 2), slice(1, 3))
+        y = self._paint(full, motion, painted, slice(0, 1))
+        uv = self._paint(halved, motion, halved_painted, slice(1, 3))
         return torch.cat((y.flatten(1), uv.flatten(1)), dim=1).round_().clamp_(0, 255).to(torch.uint8).view(len(y), -1, y.shape[-1])
 
-    def _paint(self, layers: Layers, motion: Tensor, cover: Tensor, colour: Tensor, which: slice) -> Tensor:
+    def _paint(self, layers: Layers, motion: Tensor, painted: Tensor, which: slice) -> Tensor:
+        """painted: cover, then colours [F, 1 + p, H, W]."""
         depth, offset = (of_planes[which, None, None] for of_planes in (self.depth, self.offset))
         shown = move_layers(layers, motion)
-        return torch.lerp(shown, depth.expand_as(shown), cover.expand_as(shown)).add_(colour).add_(offset)
+        return torch.lerp(shown, depth.expand_as(shown), painted[:, :1].expand_as(shown)).add_(painted[:, 1:]).add_(offset)
 
 
 def _planes(x_Fchw: Tensor, factor: int) -> Tensor:

@@ -30,7 +30,7 @@ from model.window import RollingWindow, WindowState
 _STEP_SAMPLES = 320  # one audio feature step, 20 ms
 # How far the first video frame of a chunk leans towards the last one before, at the mouth and elsewhere. What happens within a chunk is
 # predicted a little too small, so the step between two is too large: this evens them out (`livemimic train evaluate`, seam).
-LEAN_AT_MOUTH, LEAN = 0.2, 0.4
+LEAN_AT_MOUTH, LEAN = 0.0, 0.5
 # Where the framing puts the skin above and below the lips, in the motion's rows and columns (half the picture's).
 ABOVE_LIPS, BELOW_LIPS = (slice(67, 73), slice(56, 72)), (slice(86, 94), slice(56, 72))
 
@@ -116,7 +116,7 @@ class AvatarPipeline:
         drops = []
         for picture in batch.split(1):
             latents = self._vae.encoder(picture, reference, unmoved)
-            came_from = self._vae.decoder(latents, canvas, unmoved.motion).motion[0, 1]
+            came_from = self._vae.decoder(latents, canvas, self._unmoved(1)).motion[0, 1]
             drops.append(came_from[ABOVE_LIPS].mean() - came_from[BELOW_LIPS].mean())
         return torch.stack(drops).cpu().numpy()
 

@@ -94,7 +94,8 @@ class LipSync:
     def told(self, frame: int, moves: np.ndarray) -> Told:
         pictures = self._pictures(frame)
         unmoved = self._reference.moved(torch.zeros(moves.shape).to(pictures))
-        seen = self._vae.decoder(self._vae.encoder(pictures, self._reference, unmoved), self._canvas, unmoved.motion)
+        untold = self._vae.encoder(pictures, self._reference, unmoved)
+        seen = self._vae.decoder(untold, self._canvas, torch.zeros(moves.shape).to(pictures))
         fitted = self._fit(seen.motion)
         true = self._vae.encoder(pictures, self._reference, self._reference.moved(fitted))
 
@@ -130,7 +131,7 @@ class PoseFit:
         return moves
 
     def _told(self, moves_FM: Tensor) -> Tensor:
-        return self._cells(portrait_motion(self._fields, moves_FM))
+        return self._cells(portrait_motion(self._fields, moves_FM).total())
 
     def _cells(self, motion_F2hw: Tensor) -> Tensor:
         """Means over cells, the mouth's left out [F, n]."""

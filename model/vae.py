@@ -2,7 +2,7 @@
 
 A talking face is its own portrait, moved before its backdrop (`model/layers.py`), plus little else. Head, lids and eyes move it as they
 are told (`model/motion.py`), and a frame's latents only say what is different from the portrait so moved: the decoder, given the
-portrait's features, moved alike, turns them into a further displacement for every pixel of the person, which fetches the portrait's
+portrait's features, turns them into a further displacement for every pixel of the person, which fetches the portrait's
 texture, and into an opacity and a colour for what the portrait does not show (the inside of an opening mouth, shading). Hair, glasses
 and backdrop stay as sharp as the picture that was given, and identity has nowhere to drift to. Motion along a learnt field follows
 first-order motion (arXiv 2003.00196); the reference as the decoder's input, FlashHead (arXiv 2602.07449).
@@ -27,7 +27,21 @@ from torch import Tensor, nn
 from model.config import VAEConfig
 from model.controls import NUM_CONTROLS
 from model.layers import Layers, behind, beyond, matte_of
-from model.motion import BLINK, PIXELS_PER_UNIT, MotionFields, Moved, fetch, lids_of, move_layers, portrait_motion, start_at_zero, with_lids
+from model.motion import (
+    BLINK,
+    NUM_TERMS,
+    PIXELS_PER_UNIT,
+    Motion,
+    MotionFields,
+    Moved,
+    fetch,
+    lids_of,
+    move_layers,
+    portrait_motion,
+    start_at_zero,
+    terms,
+    with_lids,
+)
 
 COVER_BIAS = -6.0  # an untrained decoder uncovers nothing
 DEPTH = (-0.8, -0.9, -0.9)  # what a cover shows before any colour is added: the dark of a mouth
@@ -82,16 +96,29 @@ class Region(NamedTuple):
         rows, columns = (slice(None) if s.stop is None else slice(s.start * scale, s.stop * scale) for s in self)
         return x[..., rows, columns]
 
+    def within(self, part: Tensor, latents: Tensor, scale: int) -> Tensor:
+        """That part in something that is zero elsewhere, with `scale` pixels for each of the latents'."""
+        if self == WHOLE:
+            return part
+        whole = part.new_zeros(*part.shape[:2], *(side * scale for side in latents.shape[2:]))
+        self.of(whole, scale).copy_(part)
+        return whole
+
 
 WHOLE = Region(slice(None), slice(None))
 
 
 class Change(NamedTuple):
-    """How frames differ from the portrait: motion [F, 2, H/2, W/2] in pixels, cover [F, 1, H, W] as logits, colour [F, 3, H, W], added."""
+    """How frames differ from the portrait: motion [F, 2, H/2, W/2] in pixels, cover [F, 1, H, W] as logits, colour [F, 3, H, W], added.
+    The decoder says it in the portrait's own place, beyond what is told; `carried`, it is all of it, in the picture's."""
 
     motion: Tensor
     cover: Tensor
     colour: Tensor
+
+    def carried(self, along: Motion) -> Change:
+        painted = fetch(torch.cat((self.cover, self.colour), dim=1), along.head)
+        return Change(along.total(self.motion), painted[:, :1], painted[:, 1:])
 
 
 class Residual(nn.Module):
@@ -129,7 +156,7 @@ class ReferenceEncoder(nn.Module):
 
 
 class FrameEncoder(nn.Module):
-    """Frames beside the portrait, moved as far as is told, to latents."""
+    """Frames beside the portrait, told moves undone, to latents."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -145,24 +172,27 @@ class FrameEncoder(nn.Module):
 
     def forward(self, frames_F3HW: Tensor, reference: Reference, moved: Moved) -> Tensor:
         """Frames of each reference in a row."""
-        x = self.stem(F.pixel_unshuffle(torch.cat((frames_F3HW, moved.shown()), dim=1), 4))
+        x = self.stem(F.pixel_unshuffle(moved.in_place(frames_F3HW), 4))
         x = self.detail(F.silu(x))
         x = self.middle(self.down1(F.silu(x)))
         x = self.coarse(self.down2(F.silu(x)))
-        x = self.join(F.silu(torch.cat((x, fetch(reference.coarse, moved.motion)), dim=1)))
+        x = self.join(F.silu(torch.cat((x, _each(reference.coarse, len(x))), dim=1)))
         return self.out(F.silu(x))
 
 
 class FrameDecoder(nn.Module):
-    """Latents beside the reference's features to what changed; nothing but what is told, when untrained.
+    """Latents beside the reference's features and what is told to what further changes; nothing when untrained.
 
-    A convolution over both is the sum of one over each, and the reference's is made once, in `canvas`, then moved.
+    All in the portrait's own place: where a head turns to is not the decoder's business, so lips are always in the same latent pixels. What
+    turning changes beside places (light, what an edge uncovers) it may follow from the moves. A convolution over latents and features is
+    the sum of one over each, and the reference's is made once, in `canvas`.
     """
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         fine, middle, coarse = config.widths
         self.stem = nn.Conv2d(config.frame_channels, coarse, 3, padding=1)
+        self.told = nn.Linear(NUM_TERMS, coarse, bias=False)
         self.coarse = nn.Sequential(Residual(coarse), Residual(coarse))
         self.up2 = nn.Conv2d(coarse, 4 * middle, 1)
         self.join2 = nn.Conv2d(middle, middle, 3, padding=1)
@@ -173,6 +203,7 @@ class FrameDecoder(nn.Module):
         self.motion = nn.Conv2d(fine, 2 * 4, 3, padding=1)
         self.paint = nn.Conv2d(fine, 4 * 16, 3, padding=1)
         self.known = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, bias=False) for width in config.widths)
+        nn.init.zeros_(self.told.weight)
         start_at_zero(self.motion)
         start_at_zero(self.paint)
 
@@ -181,23 +212,28 @@ class FrameDecoder(nn.Module):
         added = (layer(x.to(self.stem.weight.dtype)) for layer, x in zip(self.known, seen, strict=True))
         return Canvas(*added)
 
-    def features(self, latents_Fchw: Tensor, canvas: Canvas, motion_F2hw: Tensor, region: Region = WHOLE) -> Tensor:
+    def features(self, latents_Fchw: Tensor, canvas: Canvas, moves_FM: Tensor, region: Region = WHOLE) -> Tensor:
         """What the last layers see [F, c, H/4, W/4]. The same number of frames for each reference, in its order.
 
         Outside of `region` only the coarse level is computed: training looks harder at a mouth than at a backdrop.
         """
-        fine, middle, coarse = (fetch(known, motion_F2hw) for known in (canvas.fine, canvas.middle, canvas.coarse))
-        # What was fetched comes second: a sum has the layout of what is first, and channels last is twice as fast from there on.
-        x = region.of(self.coarse(self.stem(latents_Fchw) + coarse), 1)
+        fine, middle, coarse = (_each(known, len(latents_Fchw)) for known in (canvas.fine, canvas.middle, canvas.coarse))
+        told = self.told(terms(moves_FM).to(self.told.weight.dtype))[..., None, None]
+        x = region.of(self.coarse(self.stem(latents_Fchw) + coarse + told), 1)
         x = self.middle(self.join2(F.silu(_widened(F.silu(x), self.up2))) + region.of(middle, 2))
         return F.silu(self.fine(self.join1(F.silu(_widened(F.silu(x), self.up1))) + region.of(fine, 4)))
 
-    def forward(self, latents_Fchw: Tensor, canvas: Canvas, motion_F2hw: Tensor, region: Region = WHOLE) -> Change:
-        """motion: that of the moved portrait."""
-        x = self.features(latents_Fchw, canvas, motion_F2hw, region)
-        cover, colour = F.pixel_shuffle(self.paint(x), 4).split((1, 3), dim=1)
-        further = F.pixel_shuffle(self.motion(x), 2) * PIXELS_PER_UNIT
-        return Change(region.of(motion_F2hw, 8) + further, cover + COVER_BIAS, colour)
+    def forward(self, latents_Fchw: Tensor, canvas: Canvas, moves_FM: Tensor, region: Region = WHOLE) -> Change:
+        """Nothing changes outside of the region."""
+        x = self.features(latents_Fchw, canvas, moves_FM, region)
+        cover, colour = region.within(F.pixel_shuffle(self.paint(x), 4), latents_Fchw, 16).split((1, 3), dim=1)
+        further = region.within(F.pixel_shuffle(self.motion(x), 2), latents_Fchw, 8) * PIXELS_PER_UNIT
+        return Change(further, cover + COVER_BIAS, colour)
+
+
+def _each(known_Bchw: Tensor, num_frames: int) -> Tensor:
+    """Of each of the frames' portraits, frames of each in a row."""
+    return known_Bchw.repeat_interleave(num_frames // len(known_Bchw), 0)
 
 
 def _widened(x_Fchw: Tensor, layer: nn.Conv2d) -> Tensor:
@@ -231,7 +267,7 @@ class ReferenceVAE(nn.Module):
     def decode_frames(self, latents_Fchw: Tensor, reference: Reference, moves_FM: Tensor) -> Tensor:
         """Frames of each reference in a row, moved by moves [F, NUM_CONTROLS]; pictures [F, 3, H, W], about [-1, 1], not clamped."""
         at = reference.moved(moves_FM)
-        return compose(at.layers, self.decoder(latents_Fchw, self.decoder.canvas(reference), at.motion))
+        return compose(at.layers, self.decoder(latents_Fchw, self.decoder.canvas(reference), moves_FM).carried(at.motion))
 
     def stack(self, frames_Fchw: Tensor) -> Tensor:
         """Latents a frame [F, c, h, w] to normalised latent frames [T, C, h, w], F = T * time_stride."""

@@ -1,28 +1,39 @@
-"""What each part of the student's training does: short students that differ in one thing, rolled out on held-out people.
+"""What each part of the training does: short students that differ in one thing, and the teacher sampled in several ways, rolled out on
+held-out people.
 
 Every variant is distilled from the same teacher for the same minutes, then speaks and moves as the held-out clips do, through the window
 that serves. Columns: error against the true latents as a share of the still portrait's; how well the visible inside of the mouth
 follows the true one (correlation, slope); steps between chunks over those within, beside the true video's; error in the last
 third of a clip over the first. Short students are worse than the shipped one: compare rows, not with other tables.
+
+The teacher's rows are of four steps, because phases need steps: text, image and sound weighed by the noise level as in EchoMimicV3's figure
+(PhDA), and guidance away from silence in every phase, in the early or in the late one alone (what PNG is with silence as the negative).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from model.attention import BranchGains
 from model.audio import AudioEncoder
 from model.conditions import move_tokens
-from model.config import PRESENTER_WINDOW
+from model.config import PRESENTER_WINDOW, WindowConfig
+from model.dit import Block, DiT
+from model.echomimic.guidance import phda_gains
+from model.sampler import shifted_sigmas
 from model.training.clips import Clip, clip_paths, load_clip
 from model.training.loop import begin, to_picture_tensor
 from model.training.sequences import EncodedClip, SequencePass
@@ -41,6 +52,9 @@ VARIANTS: dict[str, Change] = {
     "no averaged weights": lambda s: replace(s, decay=0.0),
 }
 NO_ANCHOR = "no anchor (the oldest context in its place)"
+TEACHER_STEPS = tuple(shifted_sigmas(4, 3.0))
+EARLY = 0.8  # noise levels above are the early phase: two of the four steps
+GUIDANCE = 1.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +66,51 @@ class Rolled:
     inside: Tensor
 
 
+@contextmanager
+def phase_aware(dit: DiT) -> Iterator[None]:
+    """Weighs text, image and sound by each row's noise level while it lasts."""
+    gains = BranchGains(1.0, 1.0, 1.0)
+
+    def see(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        nonlocal gains
+        rows = [phda_gains(float(level) * 1000.0) for level in args[3].flatten()]
+        image, audio = (torch.tensor([getattr(row, name) for row in rows])[:, None, None] for name in ("image", "audio"))
+        gains = BranchGains(1.0, image, audio)
+
+    def weigh(module: nn.Module, args: tuple[object, ...]) -> tuple[object, ...]:
+        return (*args[:3], gains)
+
+    hooks = [dit.register_forward_pre_hook(see)]
+    hooks += [cast(Block, block).cross_attn.register_forward_pre_hook(weigh) for block in dit.blocks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def guided_in(dit: DiT, early: bool) -> Iterator[None]:
+    """Of a window that is guided: only in that phase. In the other both of a session's last rows hear the same, so nothing is led away."""
+
+    def hear(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        level, audio = args[3], kwargs["audio_BTLC"]
+        if len(audio) > 1 and (float(level[-1]) > EARLY) != early:
+            audio = torch.cat((audio[:-1], audio[-2:-1]))
+        return args, kwargs | {"audio_BTLC": audio}
+
+    hook = dit.register_forward_pre_hook(hear, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 @torch.inference_mode()
-def roll(model: SequencePass, vae: ReferenceVAE, quiet: Tensor, clip: Clip, encoded: EncodedClip, anchored: bool) -> Rolled:
-    window = RollingWindow(model.dit, PRESENTER_WINDOW, quiet)
+def roll(
+    model: SequencePass, vae: ReferenceVAE, quiet: Tensor, clip: Clip, encoded: EncodedClip, config: WindowConfig, anchored: bool
+) -> Rolled:  # fmt: skip
+    window = RollingWindow(model.dit, config, quiet)
     still = encoded.stills[0].float()
     state = window.open(still, still, encoded.image[0].float(), model.text(encoded.text[None])[0], seed=0)
     moves, latents = encoded.moves[0], []
@@ -67,7 +123,7 @@ def roll(model: SequencePass, vae: ReferenceVAE, quiet: Tensor, clip: Clip, enco
     canvas = vae.decoder.canvas(reference)
     for latent, part in zip(latents, moves.split(4), strict=True):
         moved = reference.moved(part)
-        change = vae.decoder(vae.unstack(latent[None]), canvas, moved.motion)
+        change = vae.decoder(vae.unstack(latent[None]), canvas, part).carried(moved.motion)
         shown.append(compose(moved.layers, change).mean(dim=1))
         inside.append(torch.sigmoid(change.cover)[(..., *MOUTH_BOX)].mean(dim=(1, 2, 3)))
     return Rolled(torch.stack(latents), torch.cat(shown), torch.cat(inside))
@@ -87,11 +143,11 @@ def seam(luma_FHW: Tensor) -> float:
 
 
 def judge(model: SequencePass, vae: ReferenceVAE, quiet: Tensor, held_out: list[tuple[Clip, EncodedClip]], weight: Tensor,
-          anchored: bool = True) -> dict[str, float]:  # fmt: skip
+          config: WindowConfig = PRESENTER_WINDOW, anchored: bool = True) -> dict[str, float]:  # fmt: skip
     errors, seams, drifts = [], [], []
     drawn, true = [], []
     for clip, encoded in held_out:
-        rolled = roll(model, vae, quiet, clip, encoded, anchored)
+        rolled = roll(model, vae, quiet, clip, encoded, config, anchored)
         truth, still = encoded.latents[0].float(), encoded.stills[:1].float()
         error = weighted_error(rolled.latents[None], truth[None], weight)[0]
         errors.append(error.mean() / weighted_error(still.expand_as(truth)[None], truth[None], weight).mean())
@@ -120,6 +176,20 @@ def students(data: Data, teacher: Path, quiet: Tensor, base: Settings, device: s
     return made
 
 
+def sampled_teachers(teacher: SequencePass, judged: Callable[[WindowConfig], dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Rows of the teacher, sampled in one step and in four, by phases."""
+    four = replace(PRESENTER_WINDOW, sigmas=TEACHER_STEPS)
+    guided = replace(four, guidance=GUIDANCE)
+    rows = {"the teacher, one step": judged(PRESENTER_WINDOW), "the teacher, four steps": judged(four)}
+    with phase_aware(teacher.dit):
+        rows["four steps, phase-aware weights (PhDA)"] = judged(four)
+    rows["four steps, guided from silence"] = judged(guided)
+    for phase, early in (("early", True), ("late", False)):
+        with guided_in(teacher.dit, early):
+            rows[f"four steps, guided in the {phase} phase (PNG)"] = judged(guided)
+    return rows
+
+
 def main() -> None:
     example = "example: livemimic train ablate --data clips/ --eval eval/ --vae runs/vae.safetensors ... --minutes 4 --out rows.json"
     parser = argparse.ArgumentParser(description=__doc__, epilog=example)
@@ -137,7 +207,7 @@ def main() -> None:
     rows[NO_ANCHOR] = judge(made["all"], vae, quiet, held_out, weight, anchored=False)
     given = build()
     given.load_state_dict(load_file(args.teacher))
-    rows["the teacher, one step"] = judge(given, vae, quiet, held_out, weight)
+    rows |= sampled_teachers(given, partial(judge, given, vae, quiet, held_out, weight))
     columns = list(rows["all"])
     print(f"{'':46}" + "".join(f"{name:>19}" for name in columns))
     for name, row in rows.items():

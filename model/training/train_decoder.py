@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,7 @@ from tqdm import tqdm
 
 from model.audio import AudioEncoder
 from model.config import PRESENTER_VAE
-from model.layers import Layers
-from model.motion import BLINK
+from model.motion import BLINK, fetch
 from model.training.clips import Clip, clip_paths, load_clip
 from model.training.loop import Averaged, Budget, begin, cosine_rate, psnr, set_rate, to_picture_tensor
 from model.training.sequences import SequencePass, cut, load_sequences, other_reference, to_batch
@@ -32,10 +31,11 @@ from model.training.train_vae import BLINKING, COVER_SHARE, EYES_BOX, INSIDE_WEI
 from model.vae import WHOLE, FrameDecoder, Reference, ReferenceVAE, Region, compose
 
 # Where to look, with two latent pixels around it that are computed but not judged, and how often.
-REGIONS = ((0.4, Region(slice(6, 15), slice(3, 13))), (0.2, Region(slice(3, 10), slice(2, 14))), (0.4, WHOLE))
+REGIONS = ((0.5, Region(slice(7, 14), slice(4, 12))), (0.15, Region(slice(3, 10), slice(2, 14))), (0.35, WHOLE))
 MARGIN = 24  # pixels
 TEETH_SHARE = 3.0
 PATCH = PRESENTER_VAE.patch
+UNTOLD_SHARE = 0.15  # what latents alone say is what a video's lips and a way between two pictures begin with
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +51,18 @@ class Sample:
 
 
 class Samples:
-    """Clips with their latents, encoded, or generated when there is a transformer."""
+    """Clips with their latents: encoded, with moves told or untold, and generated when there is a transformer."""
 
     def __init__(self, folder: Path, vae: ReferenceVAE, encoder: AudioEncoder, student: SequencePass | None) -> None:
         self._clips: list[Clip] = [load_clip(path) for path in clip_paths(folder)]
         self._encoded = load_sequences(folder, vae, encoder, mirrored=False, versions=VOICES)
         self._blinking = np.flatnonzero([(clip.controls[: len(clip.frames) // 4 * 4, BLINK] > 0).any() for clip in self._clips])
         self._vae, self._student = vae, student
-        self.kinds = ("encoded",) if student is None else ("encoded", "generated")
+        generated = 0.0 if student is None else 0.5
+        self.shares = {"encoded": 1.0 - generated - UNTOLD_SHARE, "untold": UNTOLD_SHARE, "generated": generated}
 
     @torch.no_grad()
-    def take(self, size: int, generated: bool, rng: np.random.Generator, generator: torch.Generator, device: str) -> Sample:
+    def take(self, size: int, kind: str, rng: np.random.Generator, generator: torch.Generator, device: str) -> Sample:
         blinks = len(self._blinking) > 0 and rng.random() < BLINKING
         index = int(rng.choice(self._blinking)) if blinks else int(rng.integers(len(self._clips)))
         clip, encoded = self._clips[index], self._encoded[index]
@@ -73,7 +74,8 @@ class Samples:
         else:
             start = int(rng.integers(0, starts + 1))
         batch = to_batch([cut(encoded, start, LENGTH, which, rng)], device)
-        if generated and self._student is not None:
+        if kind == "generated":
+            assert self._student is not None
             stacked = rolled_out(self._student, batch, generator).latents[0]
         else:
             noise = torch.randn(batch.latents[0].shape, generator=generator).to(device)
@@ -86,36 +88,41 @@ class Samples:
         picture = to_picture_tensor(clip.references[other_reference(clip, False) if which else 0])[None]
         truth = to_picture_tensor(clip.frames[frames])
         inside = torch.from_numpy(np.unpackbits(clip.inside[frames], axis=1)).float().view(size, 1, *truth.shape[2:])
-        return Sample(*(part.to(device) for part in (latents[picks], encoded.moves[which, frames], picture, truth, inside)))
+        sample = Sample(*(part.to(device) for part in (latents[picks], encoded.moves[which, frames], picture, truth, inside)))
+        return self._untold(sample) if kind == "untold" else sample
+
+    def _untold(self, sample: Sample) -> Sample:
+        """The same frames, all of whose movement is in the latents."""
+        still, reference = torch.zeros_like(sample.moves), self._vae.reference(sample.picture)
+        return replace(sample, moves=still, latents=self._vae.encoder(sample.truth, reference, reference.moved(still)))
 
 
 def decoder_loss(decoder: FrameDecoder, reference: Reference, sample: Sample, region: Region) -> Tensor:
     """Picture and cover as in the autoencoder's training, within a region."""
-    moved = reference.moved(sample.moves)
-    change = decoder(sample.latents, decoder.canvas(reference), moved.motion, region)
-    truth, inside = region.of(sample.truth, PATCH), region.of(sample.inside, PATCH)
-    judged = torch.zeros_like(inside[:1])
-    margin = MARGIN if region != WHOLE else 0
-    judged[..., margin : judged.shape[2] - margin, margin : judged.shape[3] - margin] = 1.0
+    moved, truth, inside = reference.moved(sample.moves), sample.truth, sample.inside
+    change = decoder(sample.latents, decoder.canvas(reference), sample.moves, region).carried(moved.motion)
+    judged = torch.zeros_like(inside)
+    region.of(judged, PATCH)[..., MARGIN:-MARGIN, MARGIN:-MARGIN] = 1.0
+    judged = (fetch(judged, moved.motion.head) > 0.99).float() if region != WHOLE else torch.ones_like(inside)
     mouth = F.max_pool2d(inside, 5, stride=1, padding=2)
-    weight = region.of(loss_weight(256, 6.0, 3.0).to(truth), PATCH) * judged
-    shown = compose(Layers(*(region.of(layer, PATCH) for layer in moved.layers)), change)
+    weight = loss_weight(256, 6.0, 3.0).to(truth) * judged
+    shown = compose(moved.layers, change)
     picture = picture_loss(shown, truth, weight * (1.0 + INSIDE_WEIGHT * mouth))
     # Teeth are a bright minority inside a mouth: an absolute error settles for the dark majority, a squared one does not.
     picture = picture + TEETH_SHARE * ((shown - truth).square() * inside * weight).mean()
-    weight = region.of(loss_weight(256, 20.0, 1.0).to(truth), PATCH) * judged
-    return picture + COVER_SHARE * F.binary_cross_entropy_with_logits(change.cover, inside, weight=weight.expand_as(inside))
+    weight = loss_weight(256, 20.0, 1.0).to(truth) * judged
+    return picture + COVER_SHARE * F.binary_cross_entropy_with_logits(change.cover, inside, weight=weight)
 
 
 @torch.no_grad()
 def evaluate(vae: ReferenceVAE, data: Samples, device: str) -> dict[str, float]:
     """PSNR of frames of held-out people against the true ones, from encoded and from generated latents."""
     found: dict[str, float] = {}
-    for name in data.kinds:
+    for name in (name for name, share in data.shares.items() if share):
         rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
         pairs = []
         for _ in range(16):
-            sample = data.take(6, name == "generated", rng, generator, device)
+            sample = data.take(6, name, rng, generator, device)
             pairs.append((vae.decode_frames(sample.latents, vae.reference(sample.picture), sample.moves).cpu(), sample.truth.cpu()))
         pictures, target = (torch.cat(column) for column in zip(*pairs, strict=True))
         mouth, eyes = (..., *MOUTH_BOX), (..., *EYES_BOX)
@@ -156,8 +163,8 @@ def main() -> None:
     bar = tqdm(total=100, desc="decoder", unit="%")
     while budget.progress < 1.0:
         set_rate(optimiser, cosine_rate(budget.progress, args.rate))
-        generated = bool(rng.random() < 0.5)
-        parts = [train.take(args.batch // 2, generated, rng, generator, args.device) for _ in range(2)]
+        kind = str(rng.choice(list(train.shares), p=list(train.shares.values())))
+        parts = [train.take(args.batch // 2, kind, rng, generator, args.device) for _ in range(2)]
         sample = Sample(*(torch.cat([getattr(part, name) for part in parts]) for name in Sample.__dataclass_fields__))
         with torch.no_grad():
             reference = vae.reference(sample.picture)

@@ -183,11 +183,12 @@ def evaluate(vae: ReferenceVAE, data: Frames, device: str) -> dict[str, float]:
         sample = data.take(picks[:, None]).to(device)
         reference = vae.reference(sample.references)
         moved = reference.moved(sample.moves)
-        change = vae.decoder(vae.encoder(sample.frames, reference, moved), vae.decoder.canvas(reference), moved.motion)
+        latents = vae.encoder(sample.frames, reference, moved)
+        change = vae.decoder(latents, vae.decoder.canvas(reference), sample.moves).carried(moved.motion)
         decoded.append(compose(moved.layers, change).cpu())
         truth.append(sample.frames.cpu())
         errors.append((change.motion - sample.motion).norm(dim=1)[:, 40:100, 40:88].mean().cpu())
-        alone.append((moved.motion - sample.motion).norm(dim=1)[:, 40:100, 40:88].mean().cpu())
+        alone.append((moved.motion.total() - sample.motion).norm(dim=1)[:, 40:100, 40:88].mean().cpu())
     pictures, target = torch.cat(decoded), torch.cat(truth)
     mouth, eyes = (..., *MOUTH_BOX), (..., *EYES_BOX)
     return {
@@ -220,6 +221,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, required=True, help="written every few minutes; resumed from when present")
     parser.add_argument("--init", type=Path, help="weights to go on from")
+    parser.add_argument("--keep-reference", action="store_true", help="train on what encodes and decodes frames, not what sees portraits")
     parser.add_argument("--minutes", type=float, default=25.0)
     parser.add_argument("--batch", type=int, default=8, help="frames, two of each person")
     parser.add_argument("--rate", type=float, default=1.5e-3)
@@ -233,8 +235,9 @@ def main() -> None:
     if args.init:
         vae.load_state_dict(load_file(args.init))
     vae = vae.to(args.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    vae.reference.requires_grad_(not args.keep_reference)
     average = Averaged(vae, 0.998)
-    optimiser = torch.optim.Adam(vae.parameters(), lr=args.rate, betas=(0.9, 0.98))
+    optimiser = torch.optim.Adam([p for p in vae.parameters() if p.requires_grad], lr=args.rate, betas=(0.9, 0.98))
     steps, elapsed = 0, 0.0
     if args.checkpoint.exists():
         saved = torch.load(args.checkpoint, weights_only=True, map_location=args.device)
@@ -250,15 +253,16 @@ def main() -> None:
         sample = augment(frames.draw(args.batch, rng), rng).to(args.device)
         reference: Reference = vae.reference(sample.references.contiguous(memory_format=torch.channels_last))
         told = torch.from_numpy(rng.random(len(sample.moves)) >= UNTOLD).to(sample.moves)
-        moved = reference.moved(sample.moves * told[:, None])
+        moves = sample.moves * told[:, None]
+        moved = reference.moved(moves)
         latents = vae.encoder(sample.frames, reference, moved)
         # Relative to the latents' own size: with fixed noise a young encoder's small latents drown, and stay unused for good.
         amount = LATENT_NOISE * latents.detach().std() * torch.rand(len(latents), 1, 1, 1, device=args.device)
         noise = torch.randn_like(latents) * amount
-        change = vae.decoder(latents + noise, vae.decoder.canvas(reference), moved.motion)
+        change = vae.decoder(latents + noise, vae.decoder.canvas(reference), moves).carried(moved.motion)
         mouth = F.max_pool2d(sample.inside, 5, stride=1, padding=2)
         picture = picture_loss(compose(moved.layers, change), sample.frames, weight * (1.0 + INSIDE_WEIGHT * mouth))
-        motion = change_loss(change, moved.motion, told, sample)
+        motion = change_loss(change, moved.motion.total(), told, sample)
         found = eyes_loss(reference.eyes, sample.eyes[:, 0]) + F.binary_cross_entropy_with_logits(reference.person, sample.matte[:, 0])
         loss = picture + motion + found
         optimiser.zero_grad()

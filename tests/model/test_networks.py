@@ -17,7 +17,7 @@ from model.controls import CONTROL_NAMES, NUM_CONTROLS, ControllerState, next_co
 from model.dit import DiT
 from model.i420_decoder import I420Canvas, I420Decoder
 from model.layers import Layers
-from model.motion import BLINK
+from model.motion import BLINK, Motion, Moved
 from model.rope import apply_rope, rope_table
 from model.sampler import sample_euler, sample_renoise, shifted_sigmas
 from model.text import tokenise
@@ -110,11 +110,29 @@ def test_a_region_is_decoded_as_within_the_whole() -> None:
     reference = vae.reference(torch.rand(1, 3, 192, 192) * 2 - 1)
     latents, canvas = torch.randn(2, TINY_VAE.frame_channels, 12, 12), vae.decoder.canvas(reference)
     region = Region(slice(2, 9), slice(4, 12))
-    moved = reference.moved(some_moves(2)).motion
-    whole, part = vae.decoder(latents, canvas, moved), vae.decoder(latents, canvas, moved, region)
-    assert part.colour.shape[2:] == (7 * 16, 8 * 16)
-    torch.testing.assert_close(part.colour[..., 48:-48, 48:-48], region.of(whole.colour, 16)[..., 48:-48, 48:-48], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(part.motion[..., 24:-24, 24:-24], region.of(whole.motion, 8)[..., 24:-24, 24:-24], rtol=1e-4, atol=1e-5)
+    moves = some_moves(2)
+    whole, part = vae.decoder(latents, canvas, moves), vae.decoder(latents, canvas, moves, region)
+    for seen, expected, scale in ((part.colour, whole.colour, 16), (part.motion, whole.motion, 8)):
+        inner = (..., slice(3 * scale, -3 * scale), slice(3 * scale, -3 * scale))
+        torch.testing.assert_close(region.of(seen, scale)[inner], region.of(expected, scale)[inner], rtol=1e-4, atol=1e-5)
+        assert seen.shape == expected.shape and not seen[..., : 2 * scale, :].any()
+
+
+def test_what_is_painted_turns_with_the_head() -> None:
+    """A patch of colour in the portrait's place is seen where the head took it, and frames put back into that place are the portrait."""
+    picture = F.interpolate(torch.rand(1, 3, 8, 8) - 0.5, size=(64, 64), mode="bicubic")
+    by = torch.tensor([6.0, -4.0])[None, :, None, None].expand(1, 2, 32, 32)  # points go right and up
+    moved = Moved(Layers.of(picture, torch.ones(1, 1, 64, 64), picture), Motion(by, -by, torch.zeros_like(by)))
+    colour = torch.zeros(1, 3, 64, 64)
+    colour[..., 30:40, 20:30] = 0.5
+    change = Change(torch.zeros_like(by), torch.full((1, 1, 64, 64), -40.0), colour).carried(moved.motion)
+    painted = compose(moved.layers, change) - moved.shown()
+    expected = torch.zeros_like(colour)
+    expected[..., 26:36, 26:36] = 0.5
+    torch.testing.assert_close(painted, expected, rtol=0, atol=1e-4)
+    back, told = moved.in_place(moved.shown()).split(3, dim=1)
+    torch.testing.assert_close(told, picture, rtol=0, atol=1e-4)
+    torch.testing.assert_close(back[..., 8:-8, 8:-8], picture[..., 8:-8, 8:-8], rtol=0, atol=1e-4)
 
 
 def test_encode_refuses_a_partial_latent_frame() -> None:
