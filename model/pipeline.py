@@ -28,9 +28,9 @@ from model.tasks import Between, LipSync, Talk, Task, mouth_mask
 from model.window import RollingWindow, WindowState
 
 _STEP_SAMPLES = 320  # one audio feature step, 20 ms
-# How far the first video frame of a chunk leans towards the last one before, at the mouth and elsewhere. What happens within a chunk is
-# predicted a little too small, so the step between two is too large: this evens them out (`livemimic train evaluate`, seam).
-LEAN_AT_MOUTH, LEAN = 0.0, 0.5
+# How far the first video frame of a chunk leans towards the last one before, but for the mouth. What happens within a chunk is predicted
+# a little too small, so the step between two is too large: this evens them out (`livemimic train evaluate`, seam).
+LEAN = 0.5
 # Where the framing puts the skin above and below the lips, in the motion's rows and columns (half the picture's).
 ABOVE_LIPS, BELOW_LIPS = (slice(67, 73), slice(56, 72)), (slice(86, 94), slice(56, 72))
 
@@ -63,7 +63,7 @@ class AvatarPipeline:
         silence = torch.zeros(1, self._past_samples + self.geometry.step_samples_16k, device=device)
         self._quiet = self._audio(silence)[0]
         self._window = RollingWindow(parts.dit.to(device, dtype), window, self._quiet)
-        self._lean = torch.lerp(torch.tensor(LEAN), torch.tensor(LEAN_AT_MOUTH), mouth_mask()).to(device)
+        self._lean = (LEAN * (1.0 - mouth_mask())).to(device)
 
     @classmethod
     def load(cls, *, weights: Path | None = None, device: str = "auto", steps: int | None = None) -> AvatarPipeline:

@@ -93,9 +93,9 @@ class LipSync:
 
     def told(self, frame: int, moves: np.ndarray) -> Told:
         pictures = self._pictures(frame)
-        unmoved = self._reference.moved(torch.zeros(moves.shape).to(pictures))
-        untold = self._vae.encoder(pictures, self._reference, unmoved)
-        seen = self._vae.decoder(untold, self._canvas, torch.zeros(moves.shape).to(pictures))
+        still = torch.zeros(moves.shape).to(pictures)
+        untold = self._vae.encoder(pictures, self._reference, self._reference.moved(still))
+        seen = self._vae.decoder(untold, self._canvas, still)
         fitted = self._fit(seen.motion)
         true = self._vae.encoder(pictures, self._reference, self._reference.moved(fitted))
 

@@ -219,6 +219,7 @@ class FrameDecoder(nn.Module):
         """
         fine, middle, coarse = (_each(known, len(latents_Fchw)) for known in (canvas.fine, canvas.middle, canvas.coarse))
         told = self.told(terms(moves_FM).to(self.told.weight.dtype))[..., None, None]
+        # Latents come first: a sum has the layout of what is first, and channels last is twice as fast from there on.
         x = region.of(self.coarse(self.stem(latents_Fchw) + coarse + told), 1)
         x = self.middle(self.join2(F.silu(_widened(F.silu(x), self.up2))) + region.of(middle, 2))
         return F.silu(self.fine(self.join1(F.silu(_widened(F.silu(x), self.up1))) + region.of(fine, 4)))
