@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit
 
 import av
@@ -20,6 +20,7 @@ import pytest_asyncio
 import websockets
 
 from streamer.metrics import resident_bytes
+from tests.streamer.bystander import Bystander
 from tests.streamer.live import Client, LiveServer, voice_like
 from tests.streamer.test_live import wav
 
@@ -27,21 +28,25 @@ GIGABYTE = 1 << 30
 SDP_HEAD = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"
 
 
+@pytest.fixture(scope="module")
+def viewer(server: LiveServer) -> Iterator[Bystander]:
+    viewer = Bystander(server.url)
+    viewer.until_frames(15)
+    yield viewer
+    viewer.close()
+
+
 @pytest_asyncio.fixture
-async def bystander(server: LiveServer) -> AsyncIterator[Client]:
+async def bystander(viewer: Bystander) -> AsyncIterator[Bystander]:
     """A running session; afterwards its frames must have come at 25 fps all the time."""
-    client = Client(server.url)
-    await client.connect()
-    await client.until_frames(15)
     started_s = time.monotonic()
-    yield client
+    yield viewer
     await asyncio.sleep(max(0.0, 1.0 - (time.monotonic() - started_s)))
     elapsed_s = time.monotonic() - started_s
-    rate = client.seen.frames_between(started_s, started_s + elapsed_s) / elapsed_s
-    gaps = np.diff([when_s for when_s, _ in client.seen.luma if when_s >= started_s])
-    await client.close()
-    assert 23.5 <= rate <= 26.5
-    assert gaps.max() < 0.25
+    await asyncio.sleep(0.1)  # what has come by now is soon told
+    frames_s = viewer.between(started_s, started_s + elapsed_s)
+    assert 23.5 <= len(frames_s) / elapsed_s <= 26.5
+    assert np.diff(frames_s).max() < 0.25
 
 
 @pytest_asyncio.fixture
@@ -125,7 +130,7 @@ def test_portraits_can_be_listed_uploaded_and_deleted(server: LiveServer) -> Non
     assert (refused.status_code, code_of(refused)) == (422, "not_an_image")
 
 
-async def test_tokens_are_checked(client: Client, bystander: Client) -> None:
+async def test_tokens_are_checked(client: Client, bystander: Bystander) -> None:
     """Without a token, with a wrong one and with another session's one nothing can be read or done."""
     for token in (None, "wrong", bystander.session["token"]):
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
@@ -145,7 +150,7 @@ async def test_tokens_are_checked(client: Client, bystander: Client) -> None:
     assert closed.value.rcvd is not None and closed.value.rcvd.code == 4401
 
 
-async def test_bad_offers_then_a_good_one_then_a_second(client: Client, bystander: Client) -> None:
+async def test_bad_offers_then_a_good_one_then_a_second(client: Client, bystander: Bystander) -> None:
     """Garbage is refused and costs nothing: a proper offer still works; after it no other one does."""
     media = (
         "m=video 9 UDP/TLS/RTP/SAVPF 96\r\n",
@@ -169,7 +174,7 @@ async def test_bad_offers_then_a_good_one_then_a_second(client: Client, bystande
     code_of(response)
 
 
-async def test_two_offers_at_once(client: Client, bystander: Client) -> None:
+async def test_two_offers_at_once(client: Client, bystander: Bystander) -> None:
     """One is answered, the other one is told that it is the second."""
     offer = await client.make_offer()
     answers = await asyncio.gather(*(client.http.post(f"{client.path}/offer", json=offer, headers=client.headers) for _ in range(2)))
@@ -191,7 +196,7 @@ def test_two_gigabytes_with_a_declared_length(server: LiveServer) -> None:
     assert b"body_too_large" in answer
 
 
-async def test_two_gigabytes_in_chunks(client: Client, bystander: Client, server: LiveServer) -> None:
+async def test_two_gigabytes_in_chunks(client: Client, bystander: Bystander, server: LiveServer) -> None:
     """Without a length the upload is cut off at the limit; memory stays flat."""
     sent = 0
 
@@ -282,7 +287,7 @@ async def test_speak_needs_the_field(client: Client) -> None:
     assert (response.status_code, code_of(response)) == (422, "file_missing")
 
 
-async def test_bad_messages_on_the_websocket(client: Client, bystander: Client) -> None:
+async def test_bad_messages_on_the_websocket(client: Client, bystander: Bystander) -> None:
     """Each comes back as an error event; the connection and the session go on."""
     async with client.events() as events:
         await events.send(b"\x00\x00")
@@ -316,7 +321,7 @@ def deaf_socket(client: Client) -> socket.socket:
     return deaf
 
 
-async def test_a_client_that_never_reads(client: Client, bystander: Client, server: LiveServer) -> None:
+async def test_a_client_that_never_reads(client: Client, bystander: Bystander, server: LiveServer) -> None:
     """Its events are dropped, the server's memory and the other sessions do not notice."""
     before = resident_bytes(server.process.pid)
     with deaf_socket(client):
@@ -326,7 +331,7 @@ async def test_a_client_that_never_reads(client: Client, bystander: Client, serv
     assert await asyncio.to_thread(server.metric, "livemimic_sessions") == 2
 
 
-async def test_a_client_that_floods_and_never_reads(client: Client, bystander: Client, server: LiveServer) -> None:
+async def test_a_client_that_floods_and_never_reads(client: Client, bystander: Bystander, server: LiveServer) -> None:
     """20,000 messages that are answered each: the other session's pictures go on coming between them."""
     nonsense = b"\x81\x82\x00\x00\x00\x00{]"  # a masked text frame, mask 0
     before = resident_bytes(server.process.pid)
@@ -337,7 +342,7 @@ async def test_a_client_that_floods_and_never_reads(client: Client, bystander: C
     assert await asyncio.to_thread(server.metric, "livemimic_sessions") == 2
 
 
-async def test_a_message_beyond_all_limits(client: Client, bystander: Client) -> None:
+async def test_a_message_beyond_all_limits(client: Client, bystander: Bystander) -> None:
     """The WebSocket is closed with 1009, the session goes on."""
     async with client.events() as events:
         await events.send({"type": "start", "sample_rate": 16000})
@@ -348,7 +353,7 @@ async def test_a_message_beyond_all_limits(client: Client, bystander: Client) ->
     assert (await client.status())["session_id"] == client.session["session_id"]
 
 
-async def test_session_survives_its_websocket(client: Client, bystander: Client) -> None:
+async def test_session_survives_its_websocket(client: Client, bystander: Bystander) -> None:
     """A WebSocket that is torn off in the middle of an utterance leaves the session as it was."""
     async with client.events() as events:
         await events.send({"type": "start", "sample_rate": 16000})
