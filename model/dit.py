@@ -35,7 +35,8 @@ class FeedForward(nn.Sequential):
 
     def forward(self, x_BND: Tensor) -> Tensor:
         up = self[0]
-        if not isinstance(up, nn.Linear):  # an eight-bit layer put in its place has its own product
+        # An eight-bit layer put in its place has its own product; autocast casts for torch's own layers alone.
+        if not isinstance(up, nn.Linear) or up.weight.dtype != x_BND.dtype:
             return super().forward(x_BND)
         return self[2](gelu_linear(x_BND, up.weight, up.bias))
 
