@@ -18,9 +18,8 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from model.config import VAEConfig
 from model.controls import CONTROL_NAMES
 from model.layers import Layers
 
@@ -33,7 +32,6 @@ NUM_TERMS = NUM_HEAD_TERMS + 6
 # Where the framing puts eyes, with room for those of others: rows and columns as shares of the picture.
 _AROUND_EYES = (0.27, 0.53, 0.22, 0.78)
 _LID_ROWS = (0.2, 0.56)  # with the skin above
-_NOTHING = -5.0  # logit of an untrained network
 _LIKELY = 0.75  # added to a logit: a lid that stops half way is worse than one that goes a little too far
 # Skin above an eye that is stretched over it, as a share of the opening and in pixels: half of it at least, or it would have to fold, and
 # little more, for where a brow is low it is next.
@@ -97,54 +95,6 @@ class Lids(NamedTuple):
         """The same in pictures of half the size."""
         top, reach, strip = (F.avg_pool1d(part[:, None], 2)[:, 0] / 2.0 for part in self)
         return Lids(top - 0.25, reach, strip)  # rows are counted at their middles
-
-
-class MotionFields(nn.Module):
-    """A portrait and its features to its fields [B, NUM_TERMS, 2, h, w], none when untrained, and logits of its eyes and of the person
-    [B, H, W]."""
-
-    WIDTH = 32
-
-    def __init__(self, config: VAEConfig) -> None:
-        super().__init__()
-        fine, middle, coarse = config.widths
-        width = self.WIDTH
-        self.coarse = nn.Conv2d(coarse, width, 3, padding=1)
-        self.middle = nn.Conv2d(middle + width, width, 3, padding=1)
-        self.fine = nn.Conv2d(fine + width + 5, width, 3, padding=1)
-        self.join = nn.Conv2d(width, width, 3, padding=1)
-        # Where a point is says most of how it turns: a roll is the place itself, turned by ninety degrees.
-        self.out = nn.Conv2d(width + 5, 4 * 2 * NUM_TERMS, 1)
-        # Eyes and person are looked for in the picture itself, too: the features are for rendered people, and no photograph is like them.
-        self.eyes, self.person = _finder(width), _finder(width)
-        start_at_zero(self.out)
-
-    def forward(self, picture_B3HW: Tensor, fine_Bchw: Tensor, middle_Bchw: Tensor, coarse_Bchw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = F.silu(self.coarse(F.silu(coarse_Bchw)))
-        x = F.silu(self.middle(torch.cat((F.silu(middle_Bchw), F.interpolate(x, scale_factor=2.0)), dim=1)))
-        where = _places(fine_Bchw)
-        x = F.silu(self.fine(torch.cat((F.silu(fine_Bchw), F.interpolate(x, scale_factor=2.0), where), dim=1)))
-        x = F.silu(self.join(x))
-        fields = F.pixel_shuffle(self.out(torch.cat((x, where), dim=1)), 2)
-        looked_at = torch.cat((x, F.pixel_unshuffle(picture_B3HW.to(x.dtype), 4)), dim=1)
-        eyes, person = (F.pixel_shuffle(finder(looked_at), 4)[:, 0].float() + _NOTHING for finder in (self.eyes, self.person))
-        return fields.unflatten(1, (NUM_TERMS, 2)).float() * PIXELS_PER_UNIT, eyes, person
-
-
-def _finder(width: int) -> nn.Sequential:
-    """Features and picture, at a quarter of its size, to a logit for each of its pixels, as 16 channels."""
-    last = nn.Conv2d(width, 16, 1)
-    start_at_zero(last)
-    return nn.Sequential(
-        nn.Conv2d(width + 3 * 16, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=2, dilation=2), nn.SiLU(),
-        nn.Conv2d(width, width, 3, padding=4, dilation=4), nn.SiLU(), last,
-    )  # fmt: skip
-
-
-def start_at_zero(layer: nn.Conv2d) -> None:
-    nn.init.zeros_(layer.weight)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
 
 
 def lids_of(eyes_BHW: Tensor) -> Lids:
@@ -224,9 +174,3 @@ def pixel_grid(rows: int, columns: int, device: torch.device) -> Tensor:
     y = (torch.arange(rows, device=device) + 0.5) * 2.0 / rows - 1.0
     x = (torch.arange(columns, device=device) + 0.5) * 2.0 / columns - 1.0
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-
-
-def _places(like_Bchw: Tensor) -> Tensor:
-    """x, y and their products at every pixel [B, 5, h, w]."""
-    x, y = pixel_grid(like_Bchw.shape[2], like_Bchw.shape[3], like_Bchw.device).unbind(-1)
-    return torch.stack((x, y, x * x, y * y, x * y)).to(like_Bchw.dtype).expand(len(like_Bchw), -1, -1, -1)

@@ -26,19 +26,18 @@ from torch import Tensor, nn
 
 from model.config import VAEConfig
 from model.controls import NUM_CONTROLS
+from model.fields import Finders, MotionFields, Residual, start_at_zero
 from model.layers import Layers, behind, beyond, matte_of
 from model.motion import (
     BLINK,
     NUM_TERMS,
     PIXELS_PER_UNIT,
     Motion,
-    MotionFields,
     Moved,
     fetch,
     lids_of,
     move_layers,
     portrait_motion,
-    start_at_zero,
     terms,
     with_lids,
 )
@@ -116,20 +115,13 @@ class Change(NamedTuple):
     cover: Tensor
     colour: Tensor
 
+    def float(self) -> Change:
+        """In single precision."""
+        return Change(*(part.float() for part in self))
+
     def carried(self, along: Motion) -> Change:
         painted = fetch(torch.cat((self.cover, self.colour), dim=1), along.head)
         return Change(along.total(self.motion), painted[:, :1], painted[:, 1:])
-
-
-class Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        start_at_zero(self.second)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.silu(self.first(F.silu(x))))
 
 
 class ReferenceEncoder(nn.Module):
@@ -144,15 +136,17 @@ class ReferenceEncoder(nn.Module):
         self.middle = Residual(middle)
         self.down2 = nn.Conv2d(middle, coarse, 3, stride=2, padding=1)
         self.coarse = nn.Sequential(Residual(coarse), Residual(coarse), Residual(coarse))
-        self.fields = MotionFields(config)
+        self.finders = Finders(config)
+        self.fields = MotionFields()
 
     def forward(self, picture_B3HW: Tensor) -> Reference:
         fine = self.fine(self.stem(F.pixel_unshuffle(picture_B3HW, 4)))
         middle = self.middle(self.down1(F.silu(fine)))
         coarse = self.coarse(self.down2(F.silu(middle)))
-        fields, eyes, person = self.fields(picture_B3HW, fine, middle, coarse)
+        eyes, person = self.finders(picture_B3HW, fine, middle, coarse)
         matte = matte_of(person)
-        return Reference(picture_B3HW, fine, middle, coarse, beyond(fields, matte), eyes, person, behind(picture_B3HW, matte))
+        fields = beyond(self.fields(picture_B3HW, matte), matte)
+        return Reference(picture_B3HW, fine, middle, coarse, fields, eyes, person, behind(picture_B3HW, matte))
 
 
 class FrameEncoder(nn.Module):

@@ -9,6 +9,7 @@ import sys
 STEPS = {
     "head": ("model.training.assets", "pack the head model from its public repository's OBJ folder"),
     "clips": ("model.training.clips", "render talking people"),
+    "fields": ("model.training.train_fields", "train how portraits move with what is told"),
     "autoencoder": ("model.training.train_vae", "train the video autoencoder"),
     "audio": ("model.training.train_audio", "synthesise speech and train the audio encoder"),
     "teacher": ("model.training.train_teacher", "train the diffusion transformer"),

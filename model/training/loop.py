@@ -1,8 +1,9 @@
-"""What every training program shares: learning-rate schedule, averaged weights, resumable checkpoints."""
+"""What every training program shares: learning-rate schedule, averaged weights, resumable checkpoints, cards."""
 
 from __future__ import annotations
 
 import copy
+import json
 import math
 import shutil
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from model.devices import keep_freed_memory, working_dtype
@@ -87,6 +89,14 @@ def save_checkpoint(path: Path, **state: Any) -> None:
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
     temporary.rename(path)
+
+
+def save_part(path: Path, module: nn.Module, made: dict[str, Any], earlier: Path | None = None) -> None:
+    """Weights, and a card beside them: how they were made, after what is known of the weights they went on from."""
+    save_file({name: value.contiguous() for name, value in module.state_dict().items()}, path)
+    known = earlier.with_suffix(".json") if earlier else None
+    card = json.loads(known.read_text()) if known and known.exists() else {}
+    path.with_suffix(".json").write_text(json.dumps(card | made, indent=2) + "\n")
 
 
 def to_picture_tensor(frames: Any) -> Tensor:

@@ -133,7 +133,7 @@ def _store(path: Path, cache: Path, vae: ReferenceVAE, encoder: AudioEncoder, ve
 
 def _digest(vae: ReferenceVAE, encoder: AudioEncoder) -> str:
     total = hashlib.sha256()
-    without = ("decoder.", "reference.fields.eyes.", "reference.fields.person.")
+    without = ("decoder.", "reference.finders.")
     kept = {name: value for name, value in vae.state_dict().items() if not name.startswith(without)}
     for value in (*kept.values(), *encoder.state_dict().values()):
         total.update(value.cpu().contiguous().numpy().tobytes())

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from scipy.io import wavfile
 from torch import Tensor
 from tqdm import tqdm
 
 from model.audio import STEP, AudioEncoder
 from model.training.augment import augment, make_noise, tilt, with_dynamics
-from model.training.loop import Averaged, Budget, begin, cosine_rate, set_rate
+from model.training.loop import Averaged, Budget, begin, cosine_rate, save_part, set_rate
 from model.training.speech import PHONES, synthesise
 from model.training.visemes import MOUTH_SHAPES, aperture, mouth_curves, stressed
 
@@ -189,8 +189,7 @@ def main() -> None:
     def save() -> dict[str, float]:
         metrics = evaluate(average.module, held_out) | (evaluate_real(average.module, args.real) if args.real else {})
         metrics |= {"steps": steps, "batch": args.batch, "seed": args.seed, "utterances": len(speech), "minutes": budget.elapsed_s / 60}
-        save_file(average.module.state_dict(), args.out)
-        args.out.with_suffix(".json").write_text(json.dumps({"audio": metrics}, indent=2))
+        save_part(args.out, average.module, {"audio": metrics})
         return metrics
 
     while budget.progress < 1.0:

@@ -8,7 +8,6 @@ an encoder's, and a decoder that only saw the latter shows that as soft lips.
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from model.audio import AudioEncoder
 from model.config import PRESENTER_VAE
 from model.motion import BLINK, fetch
 from model.training.clips import Clip, clip_paths, load_clip
-from model.training.loop import Averaged, Budget, begin, cosine_rate, psnr, set_rate, to_picture_tensor
+from model.training.loop import Averaged, Budget, begin, cosine_rate, mixed_precision, psnr, save_part, set_rate, to_picture_tensor
 from model.training.sequences import SequencePass, cut, load_sequences, other_reference, to_batch
 from model.training.train_student import rolled_out
 from model.training.train_teacher import LENGTH, VOICES, build, load_vae
@@ -100,7 +99,9 @@ class Samples:
 def decoder_loss(decoder: FrameDecoder, reference: Reference, sample: Sample, region: Region) -> Tensor:
     """Picture and cover as in the autoencoder's training, within a region."""
     moved, truth, inside = reference.moved(sample.moves), sample.truth, sample.inside
-    change = decoder(sample.latents, decoder.canvas(reference), sample.moves, region).carried(moved.motion)
+    with mixed_precision(truth.device.type):
+        change = decoder(sample.latents, decoder.canvas(reference), sample.moves, region)
+    change = change.float().carried(moved.motion)
     judged = torch.zeros_like(inside)
     region.of(judged, PATCH)[..., MARGIN:-MARGIN, MARGIN:-MARGIN] = 1.0
     judged = (fetch(judged, moved.motion.head) > 0.99).float() if region != WHOLE else torch.ones_like(inside)
@@ -166,7 +167,7 @@ def main() -> None:
         kind = str(rng.choice(list(train.shares), p=list(train.shares.values())))
         parts = [train.take(args.batch // 2, kind, rng, generator, args.device) for _ in range(2)]
         sample = Sample(*(torch.cat([getattr(part, name) for part in parts]) for name in Sample.__dataclass_fields__))
-        with torch.no_grad():
+        with torch.no_grad(), mixed_precision(args.device):
             reference = vae.reference(sample.picture)
         region = REGIONS[int(rng.choice(len(REGIONS), p=[share for share, _ in REGIONS]))][1]
         loss = decoder_loss(vae.decoder, reference, sample, region)
@@ -185,11 +186,7 @@ def main() -> None:
     metrics: dict[str, float] = evaluate(final, held_out, "cpu")
     metrics |= {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes}
     print(metrics, flush=True)
-    save_file(final.state_dict(), args.out)
-    earlier = args.vae.with_suffix(".json")
-    args.out.with_suffix(".json").write_text(
-        json.dumps((json.loads(earlier.read_text()) if earlier.exists() else {}) | {"decoder": metrics}, indent=2)
-    )
+    save_part(args.out, final, {"decoder": metrics}, args.vae)
 
 
 if __name__ == "__main__":

@@ -7,20 +7,18 @@ All else stays as it is.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from model.layers import Layers, behind, matte_of
 from model.motion import lids_of, pixel_grid
 from model.training.clips import clip_paths, load_clip
-from model.training.loop import Averaged, Budget, begin, cosine_rate, psnr, set_rate, to_picture_tensor
+from model.training.loop import Averaged, Budget, begin, cosine_rate, psnr, save_part, set_rate, to_picture_tensor
 from model.training.train_teacher import load_vae
 from model.training.train_vae import EYES_BOX, Frames, eyes_loss
 from model.vae import ReferenceVAE
@@ -123,8 +121,8 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     train, held_out, blinking = Portraits(args.data), Portraits(args.eval), Frames(args.eval)
     vae = load_vae(args.vae)
-    fields = vae.reference.fields
-    trained = nn.ModuleList((fields.eyes, fields.person)).requires_grad_(True)
+    finders = vae.reference.finders
+    trained = nn.ModuleList((finders.eyes, finders.person)).requires_grad_(True)
     average = Averaged(vae, 0.99)
     optimiser = torch.optim.Adam(trained.parameters(), lr=args.rate, betas=(0.9, 0.98))
     budget, steps = Budget(args.minutes), 0
@@ -149,10 +147,7 @@ def main() -> None:
     metrics: dict[str, float] = evaluate(final, held_out, blinking)
     metrics |= {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes}
     print(metrics, flush=True)
-    save_file(final.state_dict(), args.out)
-    earlier = args.vae.with_suffix(".json")
-    card = json.loads(earlier.read_text()) if earlier.exists() else {}
-    args.out.with_suffix(".json").write_text(json.dumps(card | {"finders": metrics}, indent=2))
+    save_part(args.out, final, {"finders": metrics}, args.vae)
 
 
 if __name__ == "__main__":

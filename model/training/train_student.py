@@ -9,20 +9,19 @@ clean frames it sees as context are, half the time, its own predictions instead 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
 from model.audio import STEP, AudioEncoder
 from model.conditions import STEPS_BEFORE, STEPS_PER_LATENT
-from model.training.loop import Averaged, Budget, begin, compile_blocks, cosine_rate, mixed_precision, save_checkpoint, set_rate
+from model.training.loop import Averaged, Budget, begin, compile_blocks, cosine_rate, mixed_precision, save_checkpoint, save_part, set_rate
 from model.training.sequences import Batch, SequencePass, noise_levels, noised, sample_batch
 from model.training.train_teacher import (
     CONTEXT_SIGMA,
@@ -140,12 +139,9 @@ def main() -> None:
         save_checkpoint(args.checkpoint, average=average.state_dict(), steps=steps)
 
     final, steps = distil(teacher, student, data, quiet_tokens(AudioEncoder.load(args.audio)), settings, args.device, report)
-    save_file({k: v.contiguous() for k, v in final.state_dict().items()}, args.out)
     metrics = {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes, "guidance": args.guidance}
     metrics["held_out_error"] = evaluate(final, data.held_out, data.weight.cpu())
-    earlier = args.teacher.with_suffix(".json")
-    card = json.loads(earlier.read_text()) if earlier.exists() else {}
-    args.out.with_suffix(".json").write_text(json.dumps(card | {"student": metrics}, indent=2))
+    save_part(args.out, final, {"student": metrics}, args.teacher)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,6 +25,7 @@ from model.training.loop import (
     cosine_rate,
     mixed_precision,
     save_checkpoint,
+    save_part,
     set_rate,
     to_picture_tensor,
 )
@@ -185,10 +185,9 @@ def main() -> None:
                 optimiser=optimiser.state_dict(), steps=steps, elapsed=budget.elapsed_s,
             )  # fmt: skip
     final = average.module.cpu()
-    save_file({k: v.contiguous() for k, v in final.state_dict().items()}, args.out)
     metrics = {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes, "sequences": len(data.train)}
     metrics["held_out_error"] = evaluate(final, data.held_out, weight.cpu())
-    args.out.with_suffix(".json").write_text(json.dumps({"teacher": metrics}, indent=2))
+    save_part(args.out, final, {"teacher": metrics}, args.init)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ a generator gets slightly wrong.
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -25,7 +24,18 @@ from model.config import PRESENTER_VAE
 from model.controls import CONTROL_NAMES
 from model.motion import BLINK, fetch, lids_of, pixel_grid
 from model.training.clips import clip_paths, load_clip
-from model.training.loop import Averaged, Budget, begin, cosine_rate, psnr, save_checkpoint, set_rate, to_picture_tensor
+from model.training.loop import (
+    Averaged,
+    Budget,
+    begin,
+    cosine_rate,
+    mixed_precision,
+    psnr,
+    save_checkpoint,
+    save_part,
+    set_rate,
+    to_picture_tensor,
+)
 from model.vae import Change, Reference, ReferenceVAE, compose
 
 MOUTH_BOX = (slice(136, 196), slice(94, 162))  # rows, columns: where the renderer's framing puts the mouth
@@ -73,17 +83,18 @@ class Frames:
     def __len__(self) -> int:
         return len(self._index)
 
-    def draw(self, size: int, rng: np.random.Generator) -> Sample:
-        """Frames at random, more often blinking ones than there are; two of each reference, whose features are half of the work."""
-        number = int(rng.binomial(size // 2, BLINKING)) if len(self.blinking) else 0
-        first = np.concatenate((rng.choice(self.blinking, number), rng.choice(len(self), size // 2 - number)))
-        return self.take(np.stack((first, [self._another(pick, rng) for pick in first]), axis=1))
+    def draw(self, size: int, rng: np.random.Generator, each: int = 2) -> Sample:
+        """Frames at random, more often blinking ones than there are; `each` of a reference, whose features are half of the work."""
+        people = size // each
+        number = int(rng.binomial(people, BLINKING)) if len(self.blinking) else 0
+        first = np.concatenate((rng.choice(self.blinking, number), rng.choice(len(self), people - number)))
+        return self.take(np.stack([[pick, *self._others(pick, each - 1, rng)] for pick in first]))
 
-    def _another(self, pick: int, rng: np.random.Generator) -> int:
-        """A frame that is told from the same reference of the same clip."""
+    def _others(self, pick: int, number: int, rng: np.random.Generator) -> list[int]:
+        """Frames that are told from the same reference of the same clip."""
         c, f = self._index[pick]
         alike = [g for g in np.flatnonzero(self._clips[c].source == self._clips[c].source[f]) if (c, g) in self._place]
-        return self._place[c, int(rng.choice(alike))]
+        return [self._place[c, int(g)] for g in rng.choice(alike, number)]
 
     def take(self, picks_Rn: np.ndarray) -> Sample:
         """n frames of each of R references."""
@@ -148,14 +159,19 @@ def picture_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return error
 
 
-def change_loss(change: Change, moved: Tensor, told: Tensor, sample: Sample) -> Tensor:
-    """Motion in pixels, where it is defined, of the moves alone [B, 2, H/2, W/2] too where they are told [B]; the cover's cross entropy."""
-    outside = F.avg_pool2d(sample.inside, 2)
+def motion_shows(sample: Sample) -> Tensor:
+    """Where the renderer's motion explains a frame [F, 1, H/2, W/2], 1 or 0."""
     # A closing lid comes from where the reference shows the eye: its exact motion explains nothing there.
     wrong = F.avg_pool2d((fetch(sample.references, sample.motion) - sample.frames).abs().mean(dim=1, keepdim=True), 2)
     # A backdrop does not move, whatever the person's motion is there.
     persons = F.avg_pool2d(fetch(sample.matte, sample.motion), 2) > 0.5
-    defined = (persons & (wrong < EXPLAINED)).float() * loss_weight(128, 6.0, 6.0).to(sample.motion)
+    return (persons & (wrong < EXPLAINED)).float()
+
+
+def change_loss(change: Change, moved: Tensor, told: Tensor, sample: Sample) -> Tensor:
+    """Motion in pixels, where it is defined, of the moves alone [B, 2, H/2, W/2] too where they are told [B]; the cover's cross entropy."""
+    outside = F.avg_pool2d(sample.inside, 2)
+    defined = motion_shows(sample) * loss_weight(128, 6.0, 6.0).to(sample.motion)
     motion = ((change.motion - sample.motion).abs().sum(dim=1, keepdim=True) * defined * (outside < 0.99)).mean()
     alone = (moved - sample.motion).abs().sum(dim=1, keepdim=True) * told[:, None, None, None]
     motion = motion + (alone * defined * (outside < 0.01)).mean()
@@ -251,15 +267,19 @@ def main() -> None:
     while budget.progress < 1.0:
         set_rate(optimiser, cosine_rate(budget.progress, args.rate))
         sample = augment(frames.draw(args.batch, rng), rng).to(args.device)
-        reference: Reference = vae.reference(sample.references.contiguous(memory_format=torch.channels_last))
+        with mixed_precision(args.device):
+            reference: Reference = vae.reference(sample.references.contiguous(memory_format=torch.channels_last))
         told = torch.from_numpy(rng.random(len(sample.moves)) >= UNTOLD).to(sample.moves)
         moves = sample.moves * told[:, None]
         moved = reference.moved(moves)
-        latents = vae.encoder(sample.frames, reference, moved)
+        with mixed_precision(args.device):
+            latents = vae.encoder(sample.frames, reference, moved).float()
         # Relative to the latents' own size: with fixed noise a young encoder's small latents drown, and stay unused for good.
         amount = LATENT_NOISE * latents.detach().std() * torch.rand(len(latents), 1, 1, 1, device=args.device)
         noise = torch.randn_like(latents) * amount
-        change = vae.decoder(latents + noise, vae.decoder.canvas(reference), moves).carried(moved.motion)
+        with mixed_precision(args.device):
+            change = vae.decoder(latents + noise, vae.decoder.canvas(reference), moves)
+        change = change.float().carried(moved.motion)
         mouth = F.max_pool2d(sample.inside, 5, stride=1, padding=2)
         picture = picture_loss(compose(moved.layers, change), sample.frames, weight * (1.0 + INSIDE_WEIGHT * mouth))
         motion = change_loss(change, moved.motion.total(), told, sample)
@@ -285,8 +305,7 @@ def main() -> None:
     metrics: dict[str, float] = evaluate(final, held_out, "cpu")
     metrics |= {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes, "frames": len(frames)}
     print(metrics, flush=True)
-    save_file(final.state_dict(), args.out)
-    args.out.with_suffix(".json").write_text(json.dumps({"vae": metrics}, indent=2))
+    save_part(args.out, final, {"vae": metrics}, args.init)
 
 
 if __name__ == "__main__":

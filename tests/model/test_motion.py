@@ -8,6 +8,7 @@ import torch
 from model.conditions import move_tokens
 from model.config import VAEConfig
 from model.controls import NUM_CONTROLS
+from model.fields import Finders, MotionFields
 from model.layers import matte_of
 from model.motion import (
     BLINK,
@@ -15,7 +16,6 @@ from model.motion import (
     NUM_HEAD_TERMS,
     NUM_TERMS,
     Lids,
-    MotionFields,
     fetch,
     lids_of,
     portrait_motion,
@@ -82,10 +82,11 @@ def test_the_skin_above_comes_down_over_the_eye() -> None:
     assert (half[0, 46:49, column] > 0).all() and (half[0, 51:54, column] == -1.0).all()
 
 
-def test_untrained_fields_leave_the_portrait_alone() -> None:
-    fields, eyes, person = MotionFields(VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8)))(
-        torch.rand(2, 3, 64, 64), torch.rand(2, 4, 16, 16), torch.rand(2, 6, 8, 8), torch.rand(2, 8, 4, 4)
-    )
+def test_untrained_networks_leave_the_portrait_alone() -> None:
+    config = VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8))
+    picture = torch.rand(2, 3, 64, 64)
+    eyes, person = Finders(config)(picture, torch.rand(2, 4, 16, 16), torch.rand(2, 6, 8, 8), torch.rand(2, 8, 4, 4))
+    fields = MotionFields()(picture, matte_of(person))
     assert fields.shape == (2, NUM_TERMS, 2, 32, 32) and not fields.any()
     assert eyes.shape == (2, 64, 64) and lids_of(eyes).reach.max() < 0.01
     assert person.shape == (2, 64, 64) and not matte_of(person).any()

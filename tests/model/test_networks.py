@@ -29,9 +29,9 @@ TINY_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8)
 def tiny_vae() -> ReferenceVAE:
     torch.manual_seed(0)
     vae = ReferenceVAE(TINY_VAE).eval().requires_grad_(False)
-    fields = vae.reference.fields
-    decoder, finders = vae.decoder, (fields.eyes, fields.person)
-    drawn = ((decoder.motion, 0.05), (decoder.paint, 0.05), (fields.out, 0.02), (fields.eyes[-1], 0.02), (fields.person[-1], 0.5))
+    fields, decoder = vae.reference.fields, vae.decoder
+    finders = (vae.reference.finders.eyes, vae.reference.finders.person)
+    drawn = ((decoder.motion, 0.05), (decoder.paint, 0.05), (fields.out, 0.02), (finders[0][-1], 0.02), (finders[1][-1], 0.5))
     for layer, std in drawn:
         torch.nn.init.normal_(layer.weight, std=std)
     for finder in finders:

@@ -1,0 +1,101 @@
+"""Train how portraits move: the fields alone, from the motion that the renderer knows and from the pictures they explain.
+
+Where motion is known it is told; where hair passes a cheek, or a turned head uncovers what its portrait does not show, the picture itself
+says which of the portrait's pixels serve best. Speech is left to the latents: a mouth counts little here.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from model.layers import matte_of
+from model.motion import fetch
+from model.training.loop import Averaged, Budget, begin, cosine_rate, mixed_precision, psnr, save_part, set_rate
+from model.training.train_teacher import load_vae
+from model.training.train_vae import MOUTH_BOX, Frames, Sample, augment, loss_weight, motion_shows, picture_loss
+from model.vae import ReferenceVAE
+
+EACH = 4  # frames of a portrait
+MOTION_SHARE = 0.05
+MOUTH_WEIGHT = 0.2
+
+
+def fields_loss(vae: ReferenceVAE, sample: Sample, device: str) -> Tensor:
+    """How far portraits moved as told are from the renderer's motion, and from the frames."""
+    with mixed_precision(device):
+        reference = vae.reference(sample.references)
+    moved = reference.moved(sample.moves)
+    told = loss_weight(128, MOUTH_WEIGHT, 1.0).to(sample.motion)
+    motion = ((moved.motion.total() - sample.motion).abs().sum(dim=1, keepdim=True) * motion_shows(sample) * told).mean()
+    outside = (1.0 - F.max_pool2d(sample.inside, 5, stride=1, padding=2)) * loss_weight(256, MOUTH_WEIGHT, 1.0).to(sample.inside)
+    return picture_loss(moved.shown(), sample.frames, outside) + MOTION_SHARE * motion
+
+
+@torch.no_grad()
+def evaluate(vae: ReferenceVAE, data: Frames, device: str) -> dict[str, float]:
+    """Of held-out people: PSNR of portraits moved as told, mouths left out, and how far that is from the renderer's motion, in pixels."""
+    shown, truth, off = [], [], []
+    for picks in np.arange(len(data)).reshape(-1, 1 if len(data) % 8 else 8):
+        sample = data.take(picks[:, None]).to(device)
+        moved = vae.reference(sample.references).moved(sample.moves)
+        person = F.avg_pool2d(fetch(matte_of(sample.matte[:, 0] * 16.0 - 8.0), sample.motion), 2) > 0.5
+        off.append((moved.motion.total() - sample.motion).norm(dim=1, keepdim=True)[person])
+        pictures, frames = moved.shown(), sample.frames.clone()
+        frames[(..., *MOUTH_BOX)] = pictures[(..., *MOUTH_BOX)]
+        shown.append(pictures.cpu())
+        truth.append(frames.cpu())
+    return {"psnr_but_mouth_db": psnr(torch.cat(shown), torch.cat(truth)), "off_px": float(torch.cat(off).mean())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--eval", type=Path, required=True, help="clips of other people")
+    parser.add_argument("--vae", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--batch", type=int, default=16, help=f"frames, {EACH} of each person")
+    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    begin(args.seed)
+    rng = np.random.default_rng(args.seed)
+    train, held_out = Frames(args.data), Frames(args.eval, every=10)
+    vae = load_vae(args.vae).to(args.device)
+    fields = vae.reference.fields.requires_grad_(True)
+    average = Averaged(vae, 0.998)
+    optimiser = torch.optim.Adam(fields.parameters(), lr=args.rate, betas=(0.9, 0.98))
+    budget, steps = Budget(args.minutes), 0
+    bar = tqdm(total=100, desc="fields", unit="%")
+    while budget.progress < 1.0:
+        set_rate(optimiser, cosine_rate(budget.progress, args.rate))
+        loss = fields_loss(vae, augment(train.draw(args.batch, rng, EACH), rng).to(args.device), args.device)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(fields.parameters(), 1.0)
+        optimiser.step()
+        average.update(vae)
+        steps += 1
+        bar.n = int(100 * budget.progress)
+        bar.set_postfix(step=steps, loss=f"{loss.item():.4f}")
+        if steps % 300 == 0:
+            print(f"\nstep {steps} {evaluate(average.module, held_out, args.device)}", flush=True)
+            save_file(average.module.state_dict(), args.out)
+    final = average.module.cpu()
+    metrics: dict[str, float] = evaluate(final, held_out, "cpu")
+    metrics |= {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes}
+    print(metrics, flush=True)
+    save_part(args.out, final, {"fields": metrics}, args.vae)
+
+
+if __name__ == "__main__":
+    main()
