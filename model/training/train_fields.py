@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from model.layers import matte_of
 from model.motion import fetch
 from model.training.loop import Averaged, Budget, begin, cosine_rate, mixed_precision, psnr, save_part, set_rate
 from model.training.train_teacher import load_vae
@@ -46,7 +45,7 @@ def evaluate(vae: ReferenceVAE, data: Frames, device: str) -> dict[str, float]:
     for picks in np.arange(len(data)).reshape(-1, 1 if len(data) % 8 else 8):
         sample = data.take(picks[:, None]).to(device)
         moved = vae.reference(sample.references).moved(sample.moves)
-        person = F.avg_pool2d(fetch(matte_of(sample.matte[:, 0] * 16.0 - 8.0), sample.motion), 2) > 0.5
+        person = F.avg_pool2d(fetch(sample.matte, sample.motion), 2) > 0.5
         off.append((moved.motion.total() - sample.motion).norm(dim=1, keepdim=True)[person])
         pictures, frames = moved.shown(), sample.frames.clone()
         frames[(..., *MOUTH_BOX)] = pictures[(..., *MOUTH_BOX)]
