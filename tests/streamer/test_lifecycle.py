@@ -125,7 +125,7 @@ async def test_nothing_is_left_of_many_sessions(server: LiveServer) -> None:
 
     async def counts() -> list[float]:
         await until_sessions(server, 0, 3.0)
-        await asyncio.sleep(DELAY_S + 0.5)  # memory is given back after a while
+        await asyncio.sleep(2 * DELAY_S + 0.5)  # memory is given back after a while, what ended last with the second tidying
         names = ("open_descriptors", "threads", "asyncio_tasks", "resident_bytes")
         return [await asyncio.to_thread(server.metric, f"livemimic_{name}") for name in names]
 
@@ -133,9 +133,13 @@ async def test_nothing_is_left_of_many_sessions(server: LiveServer) -> None:
     before = await counts()
     for _ in range(NUM_CYCLES // 4):
         await asyncio.gather(*(cycle(mode) for mode in ("mirror", "agent", "mirror", "agent")))
-    after = await counts()
-    allowed = (2, 2, 2, 5 << 20)
-    assert all(late <= early + more for early, late, more in zip(before, after, allowed, strict=True)), (before, after)
+    limits = [early + more for early, more in zip(before, (2, 2, 2, 5 << 20), strict=True)]
+    # A busy machine may still be closing the last peers; what leaks never comes back, however long one waits.
+    for _ in range(4):
+        after = await counts()
+        if all(late <= limit for late, limit in zip(after, limits, strict=True)):
+            return
+    pytest.fail(f"more is left than after the first sessions: {before}, then {after}")
 
 
 async def test_sessions_survive_the_death_of_the_worker() -> None:
