@@ -17,7 +17,7 @@ from model.pipeline import AvatarPipeline
 from model.portraits import builtin_portraits, prepare_portrait
 from model.training.evaluation.lips import articulation, follows_sound, loudness
 from model.training.evaluation.pictures import NUM_BINS, drift, sharpness
-from model.training.evaluation.tracker import mean_shape, shape_distance, track
+from model.training.evaluation.tracker import at_mean_turn, head_motion, mean_shape, shape_distance, track
 from model.training.evaluation.videos import on_sound, to_rgb
 
 REST_S = 2  # silence after a recording, to see the lips at rest
@@ -75,7 +75,8 @@ def recording_figures(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def long_run(pipeline: AvatarPipeline, samples: np.ndarray, minutes: float, seed: int) -> dict[str, Any]:
     """The first presenter speaks on and on, the same sound over and over. What drifts: `drift` of sharpness, of luma and both chromas,
-    and of the face's distance from the portrait's; and how much computing a second of video took."""
+    and of the face's distance from the portrait's, at the head's mean turn and as seen; and how much computing a second of video
+    took."""
     if minutes < MIN_MINUTES:
         raise ConfigError("too_short", f"a long run of {minutes} minutes is none", f"--minutes must be 0 or at least {MIN_MINUTES}.")
     portrait = next(iter(portraits(1).values()))
@@ -100,8 +101,10 @@ def long_run(pipeline: AvatarPipeline, samples: np.ndarray, minutes: float, seed
                     series.append(float(value))
 
     face = mean_shape(track([portrait] * WATCH_EVERY).skull())
-    identity = drift(shape_distance(track(watched()).skull(), face))  # this runs it
-    series = {name: drift(np.array(found)) for name, found in values.items()} | {"identity": identity}
+    skull = track(watched()).skull()  # this runs it
+    distance = shape_distance(skull, face)
+    series = {name: drift(np.array(found)) for name, found in values.items()}
+    series |= {"identity": drift(at_mean_turn(distance, head_motion(skull))), "identity_as_seen": drift(distance)}
     return {"minutes": minutes, "bins": NUM_BINS, "real_time_factor": computed_s / (minutes * 60)} | series
 
 

@@ -143,6 +143,18 @@ class TestTracker:
         other = face() + 0.1 * face(1)
         assert tracker.shape_distance(turned(other, 0.3, 0.0, 1.0)[None], template)[0] == pytest.approx(0.1, rel=0.5)
 
+    def test_what_a_turn_does_to_a_distance_is_told_from_a_drift(self) -> None:
+        rng = np.random.default_rng(0)
+        turns = np.zeros((2000, 5))
+        turns[:, :3] = np.cumsum(rng.normal(size=(2000, 3)), axis=0) * 0.01
+        seen = 0.02 + 0.1 * turns[:, 0] ** 2 + rng.normal(size=2000) * 1e-3
+        steady = pictures.drift(tracker.at_mean_turn(seen, turns))
+        assert pictures.drift(seen)["deviation"] > 0.3
+        assert steady["deviation"] < 0.01 and abs(steady["change"]) < 0.01
+        drifting = pictures.drift(tracker.at_mean_turn(seen + np.linspace(0, 0.005, 2000), turns))
+        added = 0.005 / (seen.mean() + 0.0025)
+        assert drifting["change"] == pytest.approx(added, rel=0.05) and drifting["deviation"] == pytest.approx(added / 2, rel=0.2)
+
     def test_the_tracker_sees_a_presenter_with_closed_lips_and_open_eyes(self) -> None:
         pytest.importorskip("mediapipe")
         picture = np.asarray(Image.open(next(iter(builtin_portraits().values()))).convert("RGB"))
