@@ -99,13 +99,27 @@ class I420Decoder(nn.Module):
             halved = halved._replace(person=with_lids(halved.person, canvas.lids.halved(), blink))
         y = self._paint(full, motion, painted, slice(0, 1))
         uv = self._paint(halved, motion, halved_painted, slice(1, 3))
-        return torch.cat((y.flatten(1), uv.flatten(1)), dim=1).round_().clamp_(0, 255).to(torch.uint8).view(len(y), -1, y.shape[-1])
+        return to_pixels(_joined(y, uv))
+
+    def planes(self, pictures_F3HW: Tensor) -> Tensor:
+        """Pictures in [-1, 1] as what is drawn should be, float32 [F, H*3//2, W], not rounded."""
+        whole = torch.einsum("pc,fchw->fphw", self.to_planes, pictures_F3HW.float()) + self.offset[:, None, None]
+        return _joined(whole[:, :1], F.avg_pool2d(whole[:, 1:], 2))
 
     def _paint(self, layers: Layers, motion: Tensor, painted: Tensor, which: slice) -> Tensor:
         """painted: cover, then colours [F, 1 + p, H, W]."""
         depth, offset = (of_planes[which, None, None] for of_planes in (self.depth, self.offset))
         shown = move_layers(layers, motion)
         return torch.lerp(shown, depth.expand_as(shown), painted[:, :1].expand_as(shown)).add_(painted[:, 1:]).add_(offset)
+
+
+def to_pixels(planes: Tensor) -> Tensor:
+    return planes.round().clamp(0, 255).to(torch.uint8)
+
+
+def _joined(luma_F1HW: Tensor, chroma_F2hw: Tensor) -> Tensor:
+    """One below the other, as in I420 [F, H*3//2, W]."""
+    return torch.cat((luma_F1HW.flatten(1), chroma_F2hw.flatten(1)), dim=1).view(len(luma_F1HW), -1, luma_F1HW.shape[-1])
 
 
 def _planes(x_Fchw: Tensor, factor: int) -> Tensor:

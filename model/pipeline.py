@@ -21,7 +21,7 @@ from model.controls import NUM_CONTROLS, ControllerState, neutral_controls, next
 from model.devices import choose_device, keep_freed_memory, working_dtype
 from model.errors import ConfigError
 from model.geometry import Geometry
-from model.i420_decoder import I420Canvas, I420Decoder
+from model.i420_decoder import I420Canvas, I420Decoder, to_pixels
 from model.manner import manner_of
 from model.sampler import shifted_sigmas
 from model.tasks import Between, LipSync, Talk, Task, mouth_mask
@@ -95,7 +95,8 @@ class AvatarPipeline:
         ends = self._vae.encoder(pictures, reference, reference.moved(self._unmoved(2)))
         told = move_tokens(self._unmoved(self.geometry.chunk_frames))
         resting = self._vae.unstack(self._window.advance([state.window], self._quiet[None], told)[0].float())
-        return replace(state, task=Between(self._vae, ends, resting, num_frames))
+        missing = self._decoder.planes(pictures[1:]) - self._decoder(ends[1:], state.canvas, self._unmoved(1))
+        return replace(state, task=Between(ends, resting, missing[0], num_frames))
 
     @torch.inference_mode()
     def open_lipsync(self, portrait: np.ndarray, pictures: Callable[[int], np.ndarray], *, seed: int = 0) -> AvatarState:
@@ -161,10 +162,11 @@ class AvatarPipeline:
         predicted = self._vae.unstack(latents.float()).unflatten(0, (len(states), -1))
         predicted[:, 0].lerp_(torch.stack([s.last for s in states]), self._lean)
         shown = torch.cat([each.finish(frames) for each, frames in zip(told, predicted, strict=True)])
-        frames = self._decoder(shown, I420Canvas.cat([s.canvas for s in states]), moves)
+        drawn = self._decoder(shown, I420Canvas.cat([s.canvas for s in states]), moves).unflatten(0, (len(states), -1))
+        frames = [f if each.added is None else to_pixels(f + each.added) for each, f in zip(told, drawn, strict=True)]
         end = self._past_samples + self.geometry.chunk_samples_16k
         after = [
             replace(s, window=window, last=ends_at[-1], past_audio=past[end - self._past_samples : end])
             for s, window, ends_at, past in zip(states, windows, predicted, heard, strict=True)
         ]
-        return list(frames.unflatten(0, (len(states), -1)).cpu().numpy()), after
+        return [f.cpu().numpy() for f in frames], after

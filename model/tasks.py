@@ -27,14 +27,18 @@ Finish = Callable[[Tensor], Tensor]
 
 
 class Told(NamedTuple):
-    """Of one chunk: its moves [F, NUM_CONTROLS], what is known of its latent frame, and what makes of the prediction what is shown."""
+    """Of one chunk: its moves [F, NUM_CONTROLS], what is known of its latent frame, what makes of the prediction what is shown, and what
+    is added to the frames it is drawn as, float I420 [F, H*3//2, W]."""
 
     moves: np.ndarray
     known: Known | None
     finish: Finish
+    added: Tensor | None = None
 
 
 FADE_FRAMES = 20  # within which what is added to a first or last picture comes and goes
+# Within which the last picture's detail comes: sooner, outlines that are not there yet would be seen twice.
+MEET_FRAMES = 10
 # Latent pixels of the lower face, from under the nose to under an open jaw: what lip-sync makes anew.
 MOUTH_CELLS = (slice(8, 13), slice(5, 11))
 # Two turns of the head add up, in latents, to one that training never showed: the sway is halved where another movement carries it.
@@ -61,12 +65,14 @@ class Between:
     """Starts at one picture and ends at another of the same person.
 
     Latents say where pixels moved, so the way between two of them is a movement. What is told (half of the sway, lids) and what the
-    network adds to a face at rest (lips) ride on it, and fade away where a picture is to be met exactly.
+    network adds to a face at rest (lips) ride on it, and fade away where a picture is to be met exactly. What latents cannot say of the
+    last picture (what the first did not show) comes at the very end.
     """
 
-    def __init__(self, vae: ReferenceVAE, ends_2chw: Tensor, resting_chw: Tensor, num_frames: int) -> None:
-        """ends: both pictures as latents relative to the first, unmoved; resting: what the network answers to silence and no moves."""
-        self._vae, self._ends, self._resting, self._last = vae, ends_2chw, resting_chw, num_frames - 1
+    def __init__(self, ends_2chw: Tensor, resting_chw: Tensor, missing: Tensor, num_frames: int) -> None:
+        """ends: both pictures as latents relative to the first, unmoved; resting: what the network answers to silence and no moves;
+        missing: the last picture less what its latents are drawn as, I420 [H*3//2, W]."""
+        self._ends, self._resting, self._missing, self._last = ends_2chw, resting_chw, missing, num_frames - 1
 
     def told(self, frame: int, moves: np.ndarray) -> Told:
         at = torch.arange(frame, frame + len(moves)).to(self._ends)[:, None, None, None]
@@ -77,7 +83,8 @@ class Between:
         def finish(predicted: Tensor) -> Tensor:
             return torch.lerp(self._ends[:1], self._ends[1:], way) + free * (predicted - self._resting)
 
-        return Told(moves * _RIDING * free.flatten(1).cpu().numpy(), None, finish)
+        met = _smooth(1 - (self._last - at[:, 0]) / min(MEET_FRAMES, max(self._last / 2, 1)))
+        return Told(moves * _RIDING * free.flatten(1).cpu().numpy(), None, finish, met * self._missing if met.any() else None)
 
 
 class LipSync:

@@ -49,11 +49,11 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_first_and_last_picture_are_met(pipeline: AvatarPipeline, portrait: np.ndarray, turned: np.ndarray) -> None:
-    """What differs at the ends is what the autoencoder loses, a small part of what the two pictures differ by."""
+    """To the rounding of colours; what differs at the first is half of the controller's first sway."""
     frames = drawn(pipeline, pipeline.open_between(portrait, turned, 26, seed=1), 26)
     apart = distance(portrait, turned)
     assert distance(frames[0], portrait) < 0.4 * apart
-    assert distance(frames[25], turned) < 0.5 * apart
+    assert distance(frames[25], turned) < 1.5  # a level of which is the way to 4:2:0 and back
     nearer = [distance(f, turned) < distance(f, portrait) for f in frames]
     assert not nearer[0] and nearer[25]
     assert max(distance(a, b) for a, b in zip(frames, frames[1:], strict=False)) < 0.5 * apart, "it jumps"
@@ -74,8 +74,8 @@ def test_lipsync_shows_the_clip_outside_the_mouth(pipeline: AvatarPipeline, port
     state = pipeline.open_lipsync(portrait, lambda first: clip)
     assert isinstance(state.task, LipSync)
     with torch.inference_mode():
-        moves, _, finish = state.task.told(0, np.zeros((4, 10), dtype=np.float32))
-        shown = finish(torch.randn(4, 8, 16, 16))
+        told = state.task.told(0, np.zeros((4, 10), dtype=np.float32))
+        moves, shown = told.moves, told.finish(torch.randn(4, 8, 16, 16))
         pictures = torch.from_numpy(np.stack((portrait, *clip))).movedim(-1, 1) / 127.5 - 1.0
         known = vae.unstack(vae.encode(pictures[1:], vae.reference(pictures[:1]), torch.from_numpy(moves)))
     outside = mouth_mask() == 0
