@@ -19,7 +19,12 @@ RATE = 16_000
 HOP, WINDOW = 160, 400
 STEP = 320
 NUM_MELS = 80
-NUM_PHONES = 40
+# What is heard: the 39 CMU phones and silence, in the order of the encoder's head.
+PHONES = (
+    "SIL", "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F", "G", "HH", "IH", "IY", "JH", "K",
+    "L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
+)  # fmt: skip
+BILABIALS = ("P", "B", "M")  # which close the lips
 NUM_MOUTH = 16
 _AVERAGE_FRAMES = 100  # loudness is averaged over the past second
 _LEVEL_FRAMES = 300  # stress is measured against the loudest of the past three seconds
@@ -80,7 +85,7 @@ class AudioEncoder(nn.Module):
         blocks = [ConvBlock(self.dim, *shape) for shape in shapes]
         self._past_steps = sum(block.past for block in blocks)
         self.blocks = nn.ModuleList(blocks)
-        self.phones = nn.Linear(self.dim, NUM_PHONES)
+        self.phones = nn.Linear(self.dim, len(PHONES))
         self.mouth = nn.Linear(self.dim, NUM_MOUTH)
         self.voiced = nn.Linear(self.dim, 1)
 
@@ -111,6 +116,11 @@ class AudioEncoder(nn.Module):
         return {
             "phones": self.phones(features_BNC), "mouth": self.mouth(features_BNC), "voiced": self.voiced(features_BNC)[..., 0],
         }  # fmt: skip
+
+    def bilabials(self, features_BNC: Tensor) -> Tensor:
+        """How likely each step is one that closes the lips [B, N]."""
+        likely = self.phones(features_BNC).softmax(dim=-1)
+        return likely[..., [PHONES.index(phone) for phone in BILABIALS]].sum(dim=-1)
 
     def _spectrum(self, samples_BS: Tensor) -> Tensor:
         """Normalised log-mel frames, the loudness they were divided by and the stress, [B, NUM_MELS + 2, F]."""

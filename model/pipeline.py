@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoints import PRESENTER_FILE, PresenterParts, load_presenter
+from model.closures import close_lips, heard_closures
 from model.conditions import STEPS_BEFORE, image_tokens, move_tokens
 from model.config import PRESENTER_WINDOW, WindowConfig
 from model.controls import NUM_CONTROLS, ControllerState, neutral_controls, next_controls
@@ -37,12 +38,13 @@ ABOVE_LIPS, BELOW_LIPS = (slice(67, 73), slice(56, 72)), (slice(86, 94), slice(5
 
 @dataclass(frozen=True, slots=True)
 class AvatarState:
-    """Where a session is: its portrait, its window, the last video frame that was predicted [c, h, w], its motion, the sound before the
-    next chunk (int16, 16 kHz), and its task."""
+    """Where a session is: its portrait, its window, the last video frame that was predicted and a face at rest, as latents [c, h, w], its
+    motion, the sound before the next chunk (int16, 16 kHz), and its task."""
 
     canvas: I420Canvas
     window: WindowState
     last: Tensor
+    resting: Tensor
     controller: ControllerState
     past_audio: np.ndarray
     task: Task = Talk()
@@ -63,7 +65,8 @@ class AvatarPipeline:
         silence = torch.zeros(1, self._past_samples + self.geometry.step_samples_16k, device=device)
         self._quiet = self._audio(silence)[0]
         self._window = RollingWindow(parts.dit.to(device, dtype), window, self._quiet)
-        self._lean = (LEAN * (1.0 - mouth_mask())).to(device)
+        self._mouth = mouth_mask().to(device)
+        self._lean = LEAN * (1.0 - self._mouth)
 
     @classmethod
     def load(cls, *, weights: Path | None = None, device: str = "auto", steps: int | None = None) -> AvatarPipeline:
@@ -84,7 +87,10 @@ class AvatarPipeline:
         window = self._window.open(anchor, anchor, image_tokens(reference.coarse)[0], self._text.encode(prompt)[0], seed)
         controller = ControllerState(seed, manner=manner_of(prompt))
         last = self._vae.unstack(anchor[None])[-1]
-        return AvatarState(self._decoder.canvas(reference), window, last, controller, np.zeros(self._past_samples, dtype=np.int16))
+        told = move_tokens(self._unmoved(self.geometry.chunk_frames))
+        resting = self._vae.unstack(self._window.advance([window], self._quiet[None], told)[0].float()).mean(dim=0)
+        silence = np.zeros(self._past_samples, dtype=np.int16)
+        return AvatarState(self._decoder.canvas(reference), window, last, resting, controller, silence)
 
     @torch.inference_mode()
     def open_between(self, first: np.ndarray, last: np.ndarray, num_frames: int, *, seed: int = 0, prompt: str = "") -> AvatarState:
@@ -93,10 +99,8 @@ class AvatarPipeline:
         pictures = self._pictures(np.stack((first, last)))
         reference = self._vae.reference(pictures[:1])
         ends = self._vae.encoder(pictures, reference, reference.moved(self._unmoved(2)))
-        told = move_tokens(self._unmoved(self.geometry.chunk_frames))
-        resting = self._vae.unstack(self._window.advance([state.window], self._quiet[None], told)[0].float())
         missing = self._decoder.planes(pictures[1:]) - self._decoder(ends[1:], state.canvas, self._unmoved(1))
-        return replace(state, task=Between(ends, resting, missing[0], num_frames))
+        return replace(state, task=Between(ends, state.resting, missing[0], num_frames))
 
     @torch.inference_mode()
     def open_lipsync(self, portrait: np.ndarray, pictures: Callable[[int], np.ndarray], *, seed: int = 0) -> AvatarState:
@@ -161,7 +165,9 @@ class AvatarPipeline:
         latents, windows = self._window.advance([s.window for s in states], tokens, move_tokens(moves), known=known)
         predicted = self._vae.unstack(latents.float()).unflatten(0, (len(states), -1))
         predicted[:, 0].lerp_(torch.stack([s.last for s in states]), self._lean)
-        shown = torch.cat([each.finish(frames) for each, frames in zip(told, predicted, strict=True)])
+        closures = heard_closures(self._audio, tokens, predicted.shape[1])
+        closed = close_lips(predicted, torch.stack([s.resting for s in states]), closures, self._mouth)
+        shown = torch.cat([each.finish(frames) for each, frames in zip(told, closed, strict=True)])
         drawn = self._decoder(shown, I420Canvas.cat([s.canvas for s in states]), moves).unflatten(0, (len(states), -1))
         frames = [f if each.added is None else to_pixels(f + each.added) for each, f in zip(told, drawn, strict=True)]
         end = self._past_samples + self.geometry.chunk_samples_16k

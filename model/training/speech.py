@@ -20,6 +20,7 @@ import numpy as np
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
+from model.audio import PHONES
 from model.geometry import MODEL_RATE
 from model.training.sentences import OTHER_LANGUAGES, english_sentence, foreign_sentence
 
@@ -35,10 +36,6 @@ FESTIVAL_VOICES = {
 _UNHEARD = {"kal16", "kal_diphone", "pc_diphone", "hy_fi_mv_diphone", "m7", "f5"}  # kal16 and kal_diphone are one speaker
 _VARIANTS = ("m1", "m3", "m4", "m7", "f1", "f2", "f4", "f5")
 _FESTIVAL_FOLDER = Path("/usr/share/festival/voices")
-PHONES = [
-    "SIL", "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F", "G", "HH", "IH", "IY", "JH", "K",
-    "L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
-]  # fmt: skip
 
 # espeak's IPA symbols by the mouth shape nearest to a CMU phone; the first matching letter of a phoneme name decides.
 _IPA = {

@@ -18,10 +18,10 @@ from scipy.io import wavfile
 from torch import Tensor
 from tqdm import tqdm
 
-from model.audio import STEP, AudioEncoder
+from model.audio import BILABIALS, PHONES, STEP, AudioEncoder
 from model.training.augment import augment, make_noise, tilt, with_dynamics
 from model.training.loop import Averaged, Budget, begin, cosine_rate, save_part, set_rate
-from model.training.speech import PHONES, synthesise
+from model.training.speech import synthesise
 from model.training.visemes import MOUTH_SHAPES, aperture, mouth_curves, stressed
 
 STEPS = 150  # 3 s a training crop
@@ -109,7 +109,7 @@ def loss_of(heads: dict[str, Tensor], labels: Tensor, mouth: Tensor) -> Tensor:
     phone = F.cross_entropy(heads["phones"].flatten(0, 1), labels.flatten(), label_smoothing=0.05)
     voiced = F.binary_cross_entropy_with_logits(heads["voiced"], (labels != 0).float())
     # Closures are short and decisive: frames with closed lips inside speech weigh more.
-    closed = torch.isin(labels, torch.tensor([PHONES.index(p) for p in ("P", "B", "M")]))
+    closed = torch.isin(labels, torch.tensor([PHONES.index(p) for p in BILABIALS]))
     weight = 1.0 + 5.0 * closed[..., None]
     error = (heads["mouth"] - mouth).abs()
     jaw = error[..., :1]
@@ -132,7 +132,7 @@ def evaluate(encoder: AudioEncoder, speech: list[Speech]) -> dict[str, float]:
             predicted = aperture(predict_mouth(encoder, version.astype(np.float32) / 32768.0))
             truth = aperture(curves)[: len(predicted)]
             correlations.append(np.corrcoef(predicted, truth)[0, 1])
-            shut = np.isin(phones[: len(predicted)], [PHONES.index(p) for p in ("P", "B", "M")])
+            shut = np.isin(phones[: len(predicted)], [PHONES.index(p) for p in BILABIALS])
             edges = np.flatnonzero(np.diff(np.pad(shut.astype(int), 1)))
             limit = 0.2 * np.percentile(truth, 95)
             for start, stop in zip(edges[::2], edges[1::2], strict=True):

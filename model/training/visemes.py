@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.audio import BILABIALS
 from model.geometry import MODEL_RATE
 
 MOUTH_SHAPES = (
@@ -80,7 +81,6 @@ _TABLE: dict[str, Target] = {
 }  # fmt: skip
 _OPENING = [MOUTH_SHAPES.index(s) for s in MOUTH_SHAPES if s.startswith(("jawOpen", "mouthLower", "mouthUpper", "mouthFunnel"))]
 _STRESS_SAMPLES = 640  # loudness is taken over 80 ms
-CLOSED_PHONES = frozenset("PBM")
 _PRESSED = 0.25  # how far lips are pressed together in a bilabial, at least
 
 
@@ -115,7 +115,7 @@ def _enforce_closures(frames: np.ndarray, phones: Sequence[tuple[str, float, flo
     column = {name: i for i, name in enumerate(_FREE)}
     shut = [column[name] for name in ("jaw", "lower", "upper", "funnel")]
     for label, start, end in phones:
-        if label not in CLOSED_PHONES:
+        if label not in BILABIALS:
             continue
         centre = int(round(0.5 * (start + end) * fps - 0.5))
         inside = [n for n in range(int(start * fps), int(end * fps) + 1) if start <= (n + 0.5) / fps <= end]

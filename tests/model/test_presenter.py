@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from model.audio import AudioEncoder
 from model.checkpoints import PRESENTER_FILE, load_presenter
 from model.controls import neutral_controls, next_controls
 from model.errors import CheckpointError, ConfigError
@@ -114,6 +115,26 @@ def test_lids_close_in_the_frame_that_says_so(pipeline: AvatarPipeline, portrait
     assert np.quantile(changed[2, 84:122, 78:178], 0.97) > 25, "irises and whites are gone"
     assert eyes[[0, 1, 3]].max() < 0.3 * eyes[2]
     assert changed[2, 136:196, 94:162].mean() < 0.2 * eyes[2]
+
+
+def test_lips_meet_in_the_frame_in_which_a_bilabial_is_heard(
+    pipeline: AvatarPipeline, portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Amid an open vowel, which the mouth goes on with at once."""
+    told, sound = np.repeat(neutral_controls()[None], 4, axis=0), vowel(1.0)
+    state = pipeline.open(portrait, seed=3)
+    (silent,), _ = pipeline.animate([state], [np.zeros(GEOMETRY.step_samples_16k, dtype=np.int16)], [told])
+    heard = torch.zeros(1, 8)
+    monkeypatch.setattr(AudioEncoder, "bilabials", lambda self, features: heard)
+    (_,), (state,) = pipeline.animate([state], [sound[: GEOMETRY.step_samples_16k]], [told])
+    later = sound[GEOMETRY.chunk_samples_16k :][: GEOMETRY.step_samples_16k]
+    (spoken,), _ = pipeline.animate([state], [later], [told])
+    heard[0, 5] = 1.0
+    (shut,), _ = pipeline.animate([state], [later], [told])
+    rest = silent[:, :256].astype(float)
+    spoken_open, shut_open = (np.abs(f[:, :256] - rest)[:, MOUTH[0], MOUTH[1]].mean(axis=(1, 2)) for f in (spoken, shut))
+    assert shut_open[2] < 0.35 * spoken_open[2]
+    assert np.array_equal(spoken[[0, 1, 3]], shut[[0, 1, 3]])
 
 
 def test_a_turning_head_shows_no_seam_between_chunks(pipeline: AvatarPipeline, portrait: np.ndarray) -> None:

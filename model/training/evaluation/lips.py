@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from model.audio import BILABIALS
 from model.geometry import FPS
 from model.training.visemes import lips_pressed
 
 MAX_LAG = 10  # frames
 CLOSED, OPEN = 0.15, 0.45  # of the 95th percentile of the opening
-BILABIALS, OPEN_VOWELS = ("P", "B", "M"), ("AA", "AE", "AO", "AW", "AY")
+OPEN_VOWELS = ("AA", "AE", "AO", "AW", "AY")
 
 
 def filled(opening: np.ndarray) -> np.ndarray:

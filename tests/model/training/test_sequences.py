@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from model.audio import PHONES
 from model.config import PRESENTER_VAE
 from model.training.revoice import matched_times
-from model.training.speech import PHONES, installed_voices, say_again, synthesise
+from model.training.speech import installed_voices, say_again, synthesise
 from model.training.train_teacher import reconstruction_loss
 from model.training.visemes import lips_pressed, mouth_curves
 from model.vae import dct_basis
