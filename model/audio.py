@@ -25,6 +25,7 @@ PHONES = (
     "L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
 )  # fmt: skip
 BILABIALS = ("P", "B", "M")  # which close the lips
+_BILABIAL_LOGITS = [PHONES.index(phone) for phone in BILABIALS]
 NUM_MOUTH = 16
 _AVERAGE_FRAMES = 100  # loudness is averaged over the past second
 _LEVEL_FRAMES = 300  # stress is measured against the loudest of the past three seconds
@@ -119,8 +120,7 @@ class AudioEncoder(nn.Module):
 
     def bilabials(self, features_BNC: Tensor) -> Tensor:
         """How likely each step is one that closes the lips [B, N]."""
-        likely = self.phones(features_BNC).softmax(dim=-1)
-        return likely[..., [PHONES.index(phone) for phone in BILABIALS]].sum(dim=-1)
+        return self.phones(features_BNC).softmax(dim=-1)[..., _BILABIAL_LOGITS].sum(dim=-1)
 
     def _spectrum(self, samples_BS: Tensor) -> Tensor:
         """Normalised log-mel frames, the loudness they were divided by and the stress, [B, NUM_MELS + 2, F]."""

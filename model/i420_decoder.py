@@ -114,7 +114,8 @@ class I420Decoder(nn.Module):
 
 
 def to_pixels(planes: Tensor) -> Tensor:
-    return planes.round().clamp(0, 255).to(torch.uint8)
+    """Planes 0..255 as uint8."""
+    return planes.round().clamp_(0, 255).to(torch.uint8)
 
 
 def _joined(luma_F1HW: Tensor, chroma_F2hw: Tensor) -> Tensor:
