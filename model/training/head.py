@@ -30,6 +30,16 @@ _LASH_SHEET = 114
 # The model's tongue rides with the jaw and would stick out between the teeth: rest and extra at jawOpen 1.
 _TONGUE_REST = np.array([0.0, -0.35, -0.7], np.float32)
 _TONGUE_OPEN = np.array([0.0, -0.5, -1.2], np.float32)
+# The scanned upper teeth hide behind the lip: talking people show three millimetres of theirs. The lower ones are sunk a little, those
+# beside the middle further, or they stick out of an open jaw.
+_UPPER_DOWN, _LOWER_DOWN, _LOWER_DOWN_ASIDE = 0.16, 0.10, 0.45
+
+
+def _with_teeth_shown(vertices: np.ndarray) -> np.ndarray:
+    aside = np.clip((np.abs(vertices[LOWER_TEETH, 0]) - 0.7) / 1.1, 0.0, 1.0)
+    vertices[UPPER_TEETH, 1] -= _UPPER_DOWN
+    vertices[LOWER_TEETH, 1] -= _LOWER_DOWN + _LOWER_DOWN_ASIDE * aside**2 * (3.0 - 2.0 * aside)
+    return vertices
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class Head:
             # Eyeballs turn rigidly with the gaze; the linear look shapes would shear them.
             expression[:, EYE_LEFT.start : LASHES.start] = 0.0
             return Head(
-                vertices=data["vertices"].astype(np.float32),
+                vertices=_with_teeth_shown(data["vertices"].astype(np.float32)),
                 triangles=data["triangles"].astype(np.int32),
                 material=data["material"],
                 identity=data["identity"].astype(np.float32),

@@ -1,7 +1,7 @@
 """Draws a synthetic presenter: moderngl on EGL, headless, on a CPU (llvmpipe) or a GPU.
 
 What belongs to a person (skin paint, hair, clothes, soft shadows) is made once and kept while the same person is
-drawn; a frame then moves the face's vertices and draws at twice the size, filtered down on the device.
+drawn; a frame then moves the face's vertices and draws at four times the size, filtered down on the device.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from .resting import RestingFace
 from .textures import SIZE as SKIN_SIZE
 from .textures import PaintSpace, paint_skin, smooth, unroll
 
-FACE_HEIGHT = 17.0
+# Samples a pixel and direction. At two, outlines of hair and teeth were steps that no network can foresee.
+_FINER = 4
 _EYES = (EYE_LEFT, EYE_RIGHT)
 
 
@@ -55,9 +56,9 @@ class Renderer:
             "screen": context.program(vertex_shader=shaders.SCREEN_VERTEX, fragment_shader=shaders.SCREEN_FRAGMENT),
         }
         self._baker = LightBaker(context)
-        large = (size * 2, size * 2)
+        large = (size * _FINER, size * _FINER)
         self._colour = context.texture(large, 4)
-        self._colour.filter = (moderngl.LINEAR, moderngl.LINEAR)
+        self._colour.filter = (moderngl.LINEAR_MIPMAP_NEAREST, moderngl.LINEAR)
         self._large = context.framebuffer([self._colour], context.depth_renderbuffer(large))
         self._small = context.framebuffer([context.texture((size, size), 4)])
         positions = context.texture((size, size), 4, dtype="f4")
@@ -79,7 +80,11 @@ class Renderer:
     def _split_triangles(self) -> dict[str, moderngl.Buffer]:
         groups = self._head.groups
         left = np.isin(groups["eyes"], np.arange(EYE_LEFT.start, EYE_LEFT.stop)).all(1)
+        mouth = np.concatenate((groups["gums"], groups["teeth"]))
+        above = self._head.vertices[:, 1] > -2.9  # of the gums: what the roots are in
+        above[UPPER_TEETH], above[LOWER_TEETH] = True, False
         sets = {
+            "upper_teeth": mouth[above[mouth].all(1)],
             "eye_left": groups["eyes"][left],
             "eye_right": groups["eyes"][~left],
             "lashes": groups["lashes"],
@@ -144,6 +149,21 @@ class Renderer:
         found = np.frombuffer(self._motion.read(components=4, dtype="f4"), np.float32).reshape(self.size, self.size, 4)[::-1]
         return np.asarray(found.any(axis=-1))
 
+    def upper_teeth(self, person: Person, pose: FramePose) -> np.ndarray:
+        """The upper teeth in their gums, as if nothing hid them, uint8 RGBA [2 * size, 2 * size, 4], not premultiplied."""
+        self._stand(person, pose)
+        self._large.use()
+        self._large.clear(depth=1.0)
+        self._context.enable_only(moderngl.DEPTH_TEST | moderngl.CULL_FACE)
+        self._programs["head"]["u_alpha"].value = 1.0
+        self._skin.use(0)
+        self._upper_teeth.render()
+        side, step = 2 * self.size, _FINER // 2
+        pixels = np.frombuffer(self._large.read(components=4), np.uint8).reshape(side, step, side, step, 4)[::-1].astype(np.float32)
+        alpha = pixels[..., 3:] / 255.0
+        colour = (pixels[..., :3] * alpha).sum(axis=(1, 3)) / np.maximum(alpha.sum(axis=(1, 3)), 1e-6)
+        return np.concatenate((colour, 255.0 * alpha.mean(axis=(1, 3))), axis=-1).round().astype(np.uint8)
+
     def matte(self, person: Person, pose: FramePose) -> np.ndarray:
         """How much of each pixel of the frame at `pose` is the person's and not the backdrop's, uint8 [size, size]."""
         self._stand(person, pose)
@@ -151,7 +171,7 @@ class Renderer:
         self._large.clear(depth=1.0)
         self._draw_solids()
         size = self.size
-        covered = np.frombuffer(self._large.read(components=4), np.uint8).reshape(size, 2, size, 2, 4)[::-1, ..., 3]
+        covered = np.frombuffer(self._large.read(components=4), np.uint8).reshape(size, _FINER, size, _FINER, 4)[::-1, ..., 3]
         return covered.astype(np.float32).mean(axis=(1, 3)).round().astype(np.uint8)
 
     def _vertices(self, pose: FramePose) -> tuple[np.ndarray, np.ndarray]:
@@ -178,7 +198,7 @@ class Renderer:
     @staticmethod
     def _place(program: Any, pose: FramePose, prefix: str) -> None:
         program[prefix + "angles"].value = (pose.yaw, pose.pitch, pose.roll)
-        program[prefix + "shift"].value = (pose.x * FACE_HEIGHT, pose.y * FACE_HEIGHT, 0.0)
+        program[prefix + "shift"].value = (pose.x * stage.FACE_HEIGHT, pose.y * stage.FACE_HEIGHT, 0.0)
         program[prefix + "scale"].value = pose.scale
 
     def _draw(self) -> np.ndarray:
@@ -194,6 +214,7 @@ class Renderer:
         self._lashes.render()
         context.enable_only(moderngl.NOTHING)
         self._small.use()
+        self._colour.build_mipmaps()  # each level the mean of four pixels: the one drawn from has all samples
         self._colour.use(0)
         self._screen.render(moderngl.TRIANGLE_STRIP)
         pixels = np.frombuffer(self._small.read(components=3), np.uint8).reshape(self.size, self.size, 3)
@@ -299,6 +320,7 @@ class Renderer:
         self._solids.append((arrays["solid"], True))
         self._eyeballs = [arrays["eye_left"], arrays["eye_right"]]
         self._lashes = arrays["lashes"]
+        self._upper_teeth = arrays["upper_teeth"]
 
     def _tones(self, person: Person, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Colours of what is not painted skin; darkens the mouth towards the throat (in `light`, in place)."""
@@ -308,13 +330,19 @@ class Renderer:
         for part in (MOUTH_SOCKET, GUMS_TONGUE, UPPER_TEETH, LOWER_TEETH):
             light[part, 0] = 0.12 + 0.75 * inside[part]
             light[part, 1] = 0.05 + 0.55 * inside[part] ** 2
+        aside = np.abs(rest[:, 0])
         tone[MOUTH_SOCKET] = (0.16, 0.035, 0.03, 1.0)
         tone[MOUTH_SOCKET, 3] = smooth(10.4, 9.3, rest[MOUTH_SOCKET, 2])
         tone[GUMS_TONGUE] = (0.36, 0.105, 0.10, 1.0)
         tone[UPPER_TEETH] = tone[LOWER_TEETH] = (0.72, 0.67, 0.58, 1.0)
         light[UPPER_TEETH, 0] += 0.15
         light[LOWER_TEETH] *= 0.8
-        gloss[UPPER_TEETH] = gloss[LOWER_TEETH] = 1.0
+        # Cheeks shade the teeth beside the middle; those of a turned, open jaw would look like a fang.
+        light[UPPER_TEETH] *= 1.0 - 0.85 * smooth(1.4, 2.8, aside[UPPER_TEETH])[:, None]
+        deep = smooth(0.6, 1.8, aside[LOWER_TEETH])[:, None]
+        light[LOWER_TEETH] *= 1.0 - 0.85 * deep
+        tone[LOWER_TEETH, :3] *= 1.0 - deep * np.array([0.40, 0.65, 0.67])
+        gloss[UPPER_TEETH] = 1.0
         tone[LASHES, :3] = np.array(person.hair_colour) ** 2.2 * 0.25
         tone[LASHES, 3] = 1.0
         light[EYE_SOCKETS] = 0.4

@@ -1,7 +1,8 @@
 """Synthetic speech with known phones: flite's and festival's recorded voices, espeak-ng for every other language and voice quality.
 
-All phone sets become one inventory, the 39 CMU phones plus SIL, because only the mouth's shape matters. Deterministic for a seed
-and a set of installed voices. Seeds from HELD_OUT on use voices that no other seed uses.
+All phone sets become one inventory, the 39 CMU phones plus SIL, because only the mouth's shape matters. A seed and a set of installed
+voices fix what is said, by whom, how fast and how high; but espeak-ng draws noise of its own, and its times differ by milliseconds from
+call to call. Seeds from HELD_OUT on use voices that no other seed uses.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ def test_a_shift_that_is_told_is_learnt() -> None:
     motion[0, 0], motion[1, 0] = -4.0, 4.0  # a head that has gone to the right comes from the left
     nothing, everything = torch.zeros(1, 1, SIZE, SIZE), torch.ones(1, 1, SIZE, SIZE)
     sample = Sample(fetch(picture, motion), picture, nothing, everything, motion, nothing.expand(2, -1, -1, -1), moves)
-    optimiser = torch.optim.Adam(fields.parameters(), lr=5e-3)
-    for _ in range(15):
+    optimiser = torch.optim.Adam(fields.parameters(), lr=1e-3)
+    for _ in range(40):
         loss = fields_loss(vae, sample, "cpu")
         optimiser.zero_grad()
         loss.backward()
