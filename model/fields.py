@@ -53,7 +53,7 @@ class Finders(nn.Module):
     def forward(self, picture_B3HW: Tensor, fine_Bchw: Tensor, middle_Bchw: Tensor, coarse_Bchw: Tensor) -> tuple[Tensor, Tensor]:
         x = F.silu(self.coarse(F.silu(coarse_Bchw)))
         x = F.silu(self.middle(torch.cat((F.silu(middle_Bchw), F.interpolate(x, scale_factor=2.0)), dim=1)))
-        x = F.silu(self.fine(torch.cat((F.silu(fine_Bchw), F.interpolate(x, scale_factor=2.0), _places(fine_Bchw)), dim=1)))
+        x = F.silu(self.fine(torch.cat((F.silu(fine_Bchw), F.interpolate(x, scale_factor=2.0), places(fine_Bchw)), dim=1)))
         x = F.silu(self.join(x))
         looked_at = torch.cat((x, F.pixel_unshuffle(picture_B3HW.to(x.dtype), 4)), dim=1)
         eyes, person = (F.pixel_shuffle(finder(looked_at), 4)[:, 0].float() + _NOTHING for finder in (self.eyes, self.person))
@@ -92,7 +92,7 @@ class MotionFields(nn.Module):
 
     def forward(self, picture_B3HW: Tensor, matte_B1HW: Tensor) -> Tensor:
         looked_at = F.pixel_unshuffle(torch.cat((picture_B3HW, matte_B1HW.to(picture_B3HW.dtype)), dim=1), 4)
-        where = _places(looked_at)
+        where = places(looked_at)
         x = self.stem(torch.cat((looked_at, where), dim=1))
         passed = []
         for seen, down in zip(self.seen, self.down, strict=False):
@@ -106,7 +106,7 @@ class MotionFields(nn.Module):
         return fields.unflatten(1, (NUM_TERMS, 2)).float() * PIXELS_PER_UNIT
 
 
-def _places(like_Bchw: Tensor) -> Tensor:
+def places(like_Bchw: Tensor) -> Tensor:
     """x, y and their products at every pixel [B, 5, h, w]."""
     x, y = pixel_grid(like_Bchw.shape[2], like_Bchw.shape[3], like_Bchw.device).unbind(-1)
     return torch.stack((x, y, x * x, y * y, x * y)).to(like_Bchw.dtype).expand(len(like_Bchw), -1, -1, -1)

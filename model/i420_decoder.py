@@ -19,27 +19,30 @@ from torch import Tensor, nn
 from kernels.yuv import MATRIX, OFFSET, SWING
 from model.layers import Layers, matte_of
 from model.motion import BLINK, PIXELS_PER_UNIT, Lids, fetch, lids_of, move_layers, portrait_motion, with_lids
-from model.vae import COVER_BIAS, DEPTH, Canvas, FrameDecoder, Reference
+from model.mouth import DEPTH
+from model.vae import COVER_BIAS, Canvas, FrameDecoder, Reference
 
 
 @dataclass(frozen=True, slots=True)
 class I420Canvas:
     """A portrait to draw on: layers of luma [B, 1, H, W] and of chroma [B, 2, H/2, W/2], without their offsets, its lids, how it moves
-    [B, NUM_TERMS, 2, H/2, W/2], and its features' share in the decoder's."""
+    [B, NUM_TERMS, 2, H/2, W/2], its features' share in the decoder's, and what its teeth add to luma and chroma [B, 3, H, W]."""
 
     luma: Layers
     chroma: Layers
     lids: Lids
     fields: Tensor
     features: Canvas
+    teeth: Tensor
 
     @staticmethod
     def cat(canvases: Sequence[I420Canvas]) -> I420Canvas:
         if len(canvases) == 1:
             return canvases[0]
         luma, chroma = (Layers.cat([getattr(c, name) for c in canvases]) for name in ("luma", "chroma"))
-        fields, features = torch.cat([c.fields for c in canvases]), Canvas.cat([c.features for c in canvases])
-        return I420Canvas(luma, chroma, Lids.cat([c.lids for c in canvases]), fields, features)
+        fields, teeth = (torch.cat([getattr(c, name) for c in canvases]) for name in ("fields", "teeth"))
+        lids, features = Lids.cat([c.lids for c in canvases]), Canvas.cat([c.features for c in canvases])
+        return I420Canvas(luma, chroma, lids, fields, features, teeth)
 
 
 class I420Decoder(nn.Module):
@@ -81,7 +84,8 @@ class I420Decoder(nn.Module):
         shown, behind = torch.einsum("pc,nbchw->nbphw", self.to_planes, both)
         luma = Layers.of(shown[:, :1], matte, behind[:, :1])
         chroma = Layers.of(*(F.avg_pool2d(x, 2) for x in (shown[:, 1:], matte, behind[:, 1:])))
-        return I420Canvas(luma, chroma, lids_of(reference.eyes), reference.fields, self.trunk.canvas(reference))
+        teeth = torch.einsum("pc,bchw->bphw", self.to_planes, reference.teeth.float())
+        return I420Canvas(luma, chroma, lids_of(reference.eyes), reference.fields, self.trunk.canvas(reference), teeth)
 
     def forward(self, latents_Fchw: Tensor, canvas: I420Canvas, moves_FM: Tensor) -> Tensor:
         """uint8 [F, H*3//2, W], the same number of frames for each portrait, in its order, moved by moves [F, NUM_CONTROLS]."""
@@ -91,8 +95,10 @@ class I420Decoder(nn.Module):
         motion, cover, luma, chroma = self.last(x).float().split((8, 16, 16, 8), dim=1)
         motion = told.total(_planes(motion, 2) * PIXELS_PER_UNIT)
         cover = torch.sigmoid(_planes(cover, 4) + COVER_BIAS)
-        painted = fetch(torch.cat((cover, _planes(luma, 4)), dim=1), told.head)
-        halved_painted = fetch(torch.cat((F.avg_pool2d(cover, 2), _planes(chroma, 2)), dim=1), told.head)
+        bare = cover * canvas.teeth.repeat_interleave(len(cover) // len(canvas.teeth), 0)
+        painted = fetch(torch.cat((cover, _planes(luma, 4) + bare[:, :1]), dim=1), told.head)
+        coarser = F.avg_pool2d(torch.cat((cover, bare[:, 1:]), dim=1), 2)
+        halved_painted = fetch(torch.cat((coarser[:, :1], _planes(chroma, 2) + coarser[:, 1:]), dim=1), told.head)
         full, halved = canvas.luma, canvas.chroma
         if (blink := moves_FM[:, BLINK]).any():  # seldom
             full = full._replace(person=with_lids(full.person, canvas.lids, blink))

@@ -3,7 +3,8 @@
 A talking face is its own portrait, moved before its backdrop (`model/layers.py`), plus little else. Head, lids and eyes move it as they
 are told (`model/motion.py`), and a frame's latents only say what is different from the portrait so moved: the decoder, given the
 portrait's features, turns them into a further displacement for every pixel of the person, which fetches the portrait's
-texture, and into an opacity and a colour for what the portrait does not show (the inside of an opening mouth, shading). Hair, glasses
+texture, and into an opacity and a colour for what the portrait does not show (the inside of an opening mouth, shading), where upper teeth
+are drawn already (`model/mouth.py`). Hair, glasses
 and backdrop stay as sharp as the picture that was given, and identity has nowhere to drift to. Motion along a learnt field follows
 first-order motion (arXiv 2003.00196); the reference as the decoder's input, FlashHead (arXiv 2602.07449).
 
@@ -41,15 +42,16 @@ from model.motion import (
     terms,
     with_lids,
 )
+from model.mouth import DEPTH, UpperTeeth
 
 COVER_BIAS = -6.0  # an untrained decoder uncovers nothing
-DEPTH = (-0.8, -0.9, -0.9)  # what a cover shows before any colour is added: the dark of a mouth
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
     """The picture [B, 3, H, W] in [-1, 1], what the networks see in it, at 1/4, 1/8 and 1/16 of its size, how it moves
-    [B, NUM_TERMS, 2, H/2, W/2], where it shows eyes and the person, as logits [B, H, W], and what is behind the person [B, 3, H, W]."""
+    [B, NUM_TERMS, 2, H/2, W/2], where it shows eyes and the person, as logits [B, H, W], what is behind the person [B, 3, H, W], and
+    what its teeth add to the dark of a mouth [B, 3, H, W]."""
 
     picture: Tensor
     fine: Tensor
@@ -59,6 +61,7 @@ class Reference:
     eyes: Tensor
     person: Tensor
     backdrop: Tensor
+    teeth: Tensor
 
     def one(self, index: int) -> Reference:
         """That portrait alone, as a batch of one."""
@@ -73,15 +76,17 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """What a reference's features add to the decoder's, at 1/4, 1/8 and 1/16 of the picture's size, [B, c, h, w] each."""
+    """What a reference's features add to the decoder's, at 1/4, 1/8 and 1/16 of the picture's size, [B, c, h, w] each, and its teeth
+    [B, 3, H, W]."""
 
     fine: Tensor
     middle: Tensor
     coarse: Tensor
+    teeth: Tensor
 
     @staticmethod
     def cat(canvases: Sequence[Canvas]) -> Canvas:
-        return Canvas(*(torch.cat([getattr(c, name) for c in canvases]) for name in ("fine", "middle", "coarse")))
+        return Canvas(*(torch.cat([getattr(c, name) for c in canvases]) for name in Canvas.__dataclass_fields__))
 
 
 class Region(NamedTuple):
@@ -138,6 +143,7 @@ class ReferenceEncoder(nn.Module):
         self.coarse = nn.Sequential(Residual(coarse), Residual(coarse), Residual(coarse))
         self.finders = Finders(config)
         self.fields = MotionFields()
+        self.teeth = UpperTeeth()
 
     def forward(self, picture_B3HW: Tensor) -> Reference:
         fine = self.fine(self.stem(F.pixel_unshuffle(picture_B3HW, 4)))
@@ -146,7 +152,8 @@ class ReferenceEncoder(nn.Module):
         eyes, person = self.finders(picture_B3HW, fine, middle, coarse)
         matte = matte_of(person)
         fields = beyond(self.fields(picture_B3HW, matte), matte)
-        return Reference(picture_B3HW, fine, middle, coarse, fields, eyes, person, behind(picture_B3HW, matte))
+        backdrop, teeth = behind(picture_B3HW, matte), self.teeth(picture_B3HW)
+        return Reference(picture_B3HW, fine, middle, coarse, fields, eyes, person, backdrop, teeth)
 
 
 class FrameEncoder(nn.Module):
@@ -203,8 +210,8 @@ class FrameDecoder(nn.Module):
 
     def canvas(self, reference: Reference) -> Canvas:
         seen = (F.silu(reference.fine), F.silu(reference.middle), reference.coarse)
-        added = (layer(x.to(self.stem.weight.dtype)) for layer, x in zip(self.known, seen, strict=True))
-        return Canvas(*added)
+        fine, middle, coarse = (layer(x.to(self.stem.weight.dtype)) for layer, x in zip(self.known, seen, strict=True))
+        return Canvas(fine, middle, coarse, reference.teeth)
 
     def features(self, latents_Fchw: Tensor, canvas: Canvas, moves_FM: Tensor, region: Region = WHOLE) -> Tensor:
         """What the last layers see [F, c, H/4, W/4]. The same number of frames for each reference, in its order.
@@ -221,7 +228,9 @@ class FrameDecoder(nn.Module):
     def forward(self, latents_Fchw: Tensor, canvas: Canvas, moves_FM: Tensor, region: Region = WHOLE) -> Change:
         """Nothing changes outside of the region."""
         x = self.features(latents_Fchw, canvas, moves_FM, region)
-        cover, colour = region.within(F.pixel_shuffle(self.paint(x), 4), latents_Fchw, 16).split((1, 3), dim=1)
+        cover, colour = F.pixel_shuffle(self.paint(x), 4).split((1, 3), dim=1)
+        bare = torch.sigmoid(cover.float() + COVER_BIAS) * _each(region.of(canvas.teeth, 16), len(cover))
+        cover, colour = region.within(torch.cat((cover, colour + bare), dim=1), latents_Fchw, 16).split((1, 3), dim=1)
         further = region.within(F.pixel_shuffle(self.motion(x), 2), latents_Fchw, 8) * PIXELS_PER_UNIT
         return Change(further, cover + COVER_BIAS, colour)
 

@@ -18,7 +18,8 @@ from model.audio import AudioEncoder
 from model.checkpoints import PRESENTER_FILE, PresenterParts, save_presenter
 from model.config import PRESENTER_DIT, PRESENTER_VAE, PRESENTER_WINDOW, to_metadata
 from model.errors import ConfigError
-from model.training.train_teacher import build, load_vae
+from model.training.train_teacher import build
+from model.vae import ReferenceVAE
 
 
 def attach_evaluation(weights: Path, evaluation: Path) -> None:
@@ -40,7 +41,7 @@ def averaged(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 def main() -> None:
     example = "example: livemimic train bundle --vae runs/vae.safetensors --audio runs/audio.safetensors --student runs/student.safetensors"
     parser = argparse.ArgumentParser(description=__doc__, epilog=example)
-    parser.add_argument("--vae", type=Path, required=True)
+    parser.add_argument("--vae", type=Path, required=True, nargs="+", help="several whose decoders went on from one are averaged")
     parser.add_argument("--audio", type=Path, required=True)
     parser.add_argument("--student", type=Path, required=True, nargs="+", help="several of one teacher's line are averaged")
     parser.add_argument("--out", type=Path, default=PRESENTER_FILE)
@@ -49,16 +50,18 @@ def main() -> None:
     args = parser.parse_args()
     sequence = build()
     sequence.load_state_dict(averaged([load_file(student) for student in args.student]))
+    vae = ReferenceVAE(PRESENTER_VAE)
+    vae.load_state_dict(averaged([load_file(part) for part in args.vae]))
     card: dict[str, object] = {
         "preset": "presenter", "licence": "Apache-2.0", "data": args.data, "torch": torch.__version__,
         "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip(),
         "config": to_metadata(PRESENTER_VAE, PRESENTER_DIT, PRESENTER_WINDOW), "training": {},
     }  # fmt: skip
-    for part in (args.vae, args.audio, *args.student):
+    for part in (*args.vae, args.audio, *args.student):
         log = part.with_suffix(".json")
         if log.exists():
             card["training"] |= json.loads(log.read_text())  # type: ignore[operator]
-    save_presenter(args.out, PresenterParts(load_vae(args.vae), sequence.dit, sequence.text, AudioEncoder.load(args.audio)), card)
+    save_presenter(args.out, PresenterParts(vae, sequence.dit, sequence.text, AudioEncoder.load(args.audio)), card)
     if args.evaluation:
         try:
             attach_evaluation(args.out, args.evaluation)

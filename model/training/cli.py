@@ -16,6 +16,7 @@ STEPS = {
     "student": ("model.training.train_student", "distil its guided answer into one pass"),
     "decoder": ("model.training.train_decoder", "train the decoder where people look, on what is really generated"),
     "finders": ("model.training.train_finders", "train what finds eyes and person, on faces bent and lit in more ways than rendered"),
+    "teeth": ("model.training.train_teeth", "train what finds where a portrait's upper teeth are"),
     "ablate": ("model.training.ablate", "what each part of the student's training does, on short students"),
     "evaluate": ("model.training.evaluation.evaluate", "measure the embedded preset, or another bundle"),
     "bundle": ("model.training.bundle", "pack the parts into model/weights"),

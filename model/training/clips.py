@@ -21,6 +21,7 @@ from model.training.head import Head
 from model.training.people import FramePose, Person
 from model.training.renderer import Renderer
 from model.training.speech import Utterance, synthesise
+from model.training.teeth import average_person, place_of_teeth, seen_teeth
 from model.training.visemes import MOUTH_SHAPES, mouth_curves, stressed
 
 _COLUMN = {name: i for i, name in enumerate(CONTROL_NAMES)}
@@ -31,7 +32,8 @@ class Clip:
     """frames uint8 [F, H, W, 3]; references uint8 [R, H, W, 3] (other moments of the same person, the first neutral);
     source uint8 [F], the reference that a frame's motion is told from: motion float16 [F, H/2, W/2, 2], displacements in pixels;
     inside bits uint8 [F, H*W/8], pixels that show the inside of the mouth; eyes bits uint8 [R, H*W/8], those of the references that show
-    an eyeball; matte uint8 [R, H, W], how much of each is the person's; controls float32 [F, NUM_CONTROLS], those of the
+    an eyeball; matte uint8 [R, H, W], how much of each is the person's; teeth float32 [R, NUM_PLACE_TERMS, 2], where in each the
+    upper teeth are (`model.mouth`); controls float32 [F, NUM_CONTROLS], those of the
     references [R, NUM_CONTROLS]; mouth float32 [F, num shapes]; samples int16 16 kHz, at least F * 640."""
 
     frames: np.ndarray
@@ -41,6 +43,7 @@ class Clip:
     inside: np.ndarray
     eyes: np.ndarray
     matte: np.ndarray
+    teeth: np.ndarray
     controls: np.ndarray
     reference_controls: np.ndarray
     mouth: np.ndarray
@@ -122,12 +125,15 @@ def make_clip(head: Head, renderer: Renderer, seed: int, num_frames: int) -> Cli
     inside = np.stack([np.packbits(found[1]) for found in traced])
     eyes = np.stack([np.packbits(renderer.eyes(person, pose)) for pose in references])
     matte = np.stack([renderer.matte(person, pose) for pose in references])
+    still = pose_of(head, neutral, closed)
+    average = seen_teeth(head, average_person(), still)
+    teeth = np.stack([place_of_teeth(seen_teeth(head, person, pose), average) for pose in references])
     # A second of sound before and after the clip where there is any: the audio encoder needs its past and its look-ahead.
     padded = np.pad(voice, (16_000, 16_000 + num_frames * FRAME_SAMPLES_16K))
     start = first * FRAME_SAMPLES_16K
     samples = padded[start : start + 32_000 + num_frames * FRAME_SAMPLES_16K]
     sound = (samples * 32767).clip(-32768, 32767).astype(np.int16)
-    return Clip(frames, pictures, source, motion, inside, eyes, matte, controls, reference_controls, mouth, sound, seed)
+    return Clip(frames, pictures, source, motion, inside, eyes, matte, teeth, controls, reference_controls, mouth, sound, seed)
 
 
 def _first_frame(rng: np.random.Generator, total: int, num_frames: int) -> int:

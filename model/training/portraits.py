@@ -1,4 +1,5 @@
-"""Draw presenters: people of the renderer, looking at the viewer, lips closed, a hint of a smile; and describe the built-in ones."""
+"""Draw presenters: people of the renderer, looking at the viewer, lips closed, a hint of a smile; and describe the built-in ones. And the
+teeth that everybody is given."""
 
 from __future__ import annotations
 
@@ -12,11 +13,13 @@ from tqdm import tqdm
 
 from model.casting import DESCRIPTIONS
 from model.controls import neutral_controls
+from model.mouth import TEETH_FILE
 from model.portraits import PORTRAITS
 from model.training.clips import pose_of
 from model.training.head import Head
-from model.training.people import Person
+from model.training.people import FramePose, Person
 from model.training.renderer import Renderer
+from model.training.teeth import drawn_teeth
 from model.training.visemes import MOUTH_SHAPES
 
 # Names are only handles. The seeds are none that was trained on, picked by eye for variety of age, origin and style among people whose
@@ -29,7 +32,11 @@ PRESENTERS = {
 
 def draw(head: Head, renderer: Renderer, seed: int) -> np.ndarray:
     """uint8 RGB [256, 256, 3]."""
-    return renderer.render(Person.sample(seed), pose_of(head, neutral_controls(), np.zeros(len(MOUTH_SHAPES), dtype=np.float32)))
+    return renderer.render(Person.sample(seed), _still(head))
+
+
+def _still(head: Head) -> FramePose:
+    return pose_of(head, neutral_controls(), np.zeros(len(MOUTH_SHAPES), dtype=np.float32))
 
 
 def save(picture: np.ndarray, path: Path) -> None:
@@ -58,6 +65,7 @@ def main() -> None:
     renderer = Renderer(head)
     for name, seed in tqdm(PRESENTERS.items(), desc="portraits"):
         save(draw(head, renderer, seed), args.out / f"{name}.png")
+    save(drawn_teeth(renderer, _still(head)), TEETH_FILE)
     described = {name: describe(Person.sample(seed)) for name, seed in PRESENTERS.items()}
     lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(traits)}" for name, traits in described.items())
     (args.out / DESCRIPTIONS.name).write_text(f"{{\n{lines}\n}}\n")

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .people import Person
+from .people import FramePose, Person
+
+FACE_HEIGHT = 17.0
+_PIVOT = np.array([0.0, -7.0, -1.0])  # of the head, as in the shaders
 
 _DISTANCE = 105.0
 _UNITS_HIGH = 40.5
@@ -30,6 +33,19 @@ def camera(person: Person) -> tuple[np.ndarray, np.ndarray]:
     look = np.eye(4)
     look[:3, 3] = -eye
     return projection @ look, eye
+
+
+def projected(points: np.ndarray, weight: float, pose: FramePose, person: Person) -> np.ndarray:
+    """Where in the picture points [n, 3] of a head at rest are seen at `pose`, [n, 2] in [-1, 1], x right and y down, when they follow the
+    head by `weight`. What the vertex shaders do."""
+    (cx, cy, cz), (sx, sy, sz) = (f(weight * np.array((pose.yaw, pose.pitch, pose.roll))) for f in (np.cos, np.sin))
+    yaw = np.array([[cx, 0, sx], [0, 1, 0], [-sx, 0, cx]])
+    pitch = np.array([[1, 0, 0], [0, cy, sy], [0, -sy, cy]])
+    roll = np.array([[cz, sz, 0], [-sz, cz, 0], [0, 0, 1]])
+    scale = 1.0 + (pose.scale - 1.0) * weight
+    turned = (points - _PIVOT) * scale @ (roll @ yaw @ pitch).T + _PIVOT + FACE_HEIGHT * weight * np.array([pose.x, pose.y, 0.0])
+    x, y, _, w = camera(person)[0] @ np.concatenate((turned, np.ones((len(turned), 1))), axis=1).T
+    return np.stack((x / w, -y / w), axis=-1)
 
 
 def set_up(program: Any, person: Person) -> None:

@@ -76,13 +76,22 @@ def bent(portraits: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, T
     grid = (grid - middle) * drawn(0.75, 1.25, 1, 1, 2) + middle + drawn(-0.05, 0.05, 1, 1, 2)
     grid[..., 0] *= torch.where(drawn(0.0, 1.0, 1, 1) < 0.5, -1.0, 1.0)
     there = F.grid_sample(portraits, grid, padding_mode="border", align_corners=False)
-    shown = (there[:, :3] + 1.0) / 2.0 * light * drawn(0.75, 1.2, 1, 1, 1) * drawn(0.85, 1.15, 3, 1, 1) + drawn(-0.1, 0.1, 1, 1, 1)
+    return photographed(there[:, :3], light, rng), there[:, 3], there[:, 4]
+
+
+def photographed(pictures: Tensor, light: Tensor, rng: np.random.Generator) -> Tensor:
+    """Under other light, as other cameras would show it: pictures [n, 3, H, W] in [-1, 1], light [n, 1, H, W] around 1."""
+
+    def drawn(low: float, high: float, *shape: int) -> Tensor:
+        return torch.from_numpy(rng.uniform(low, high, (len(pictures), *shape))).float()
+
+    shown = (pictures + 1.0) / 2.0 * light * drawn(0.75, 1.2, 1, 1, 1) * drawn(0.85, 1.15, 3, 1, 1) + drawn(-0.1, 0.1, 1, 1, 1)
     shown = shown.clamp(1e-3, 1.0) ** drawn(0.6, 1.7, 1, 1, 1)
     shown = torch.lerp(shown, shown.mean(dim=1, keepdim=True), drawn(-0.5, 0.8, 1, 1, 1))
     blurred = F.avg_pool2d(shown, 3, stride=1, padding=1, count_include_pad=False)
     shown = torch.lerp(shown, blurred, drawn(-0.7, 1.0, 1, 1, 1))  # below 0: sharpened
     shown = shown + torch.from_numpy(rng.normal(size=shown.shape)).float() * drawn(0.0, 0.03, 1, 1, 1)
-    return shown.clamp(0, 1) * 2.0 - 1.0, there[:, 3], there[:, 4]
+    return shown.clamp(0, 1) * 2.0 - 1.0
 
 
 @torch.no_grad()

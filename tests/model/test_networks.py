@@ -18,10 +18,11 @@ from model.dit import DiT
 from model.i420_decoder import I420Canvas, I420Decoder
 from model.layers import Layers
 from model.motion import BLINK, Motion, Moved
+from model.mouth import DEPTH
 from model.rope import apply_rope, rope_table
 from model.sampler import sample_euler, sample_renoise, shifted_sigmas
 from model.text import tokenise
-from model.vae import DEPTH, Change, ReferenceVAE, Region, compose, dct_basis
+from model.vae import Change, ReferenceVAE, Region, compose, dct_basis
 
 TINY_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8))
 

@@ -75,7 +75,7 @@ def test_drawn_frames_come_in_pairs_of_one_reference_and_often_blink(tmp_path: P
         frames=np.stack([np.full((16, 16, 3), f, np.uint8) for f in range(12)]),
         references=np.stack([np.full((16, 16, 3), 100 + r, np.uint8) for r in range(3)]), source=(np.arange(12) % 3).astype(np.uint8),
         motion=np.zeros((12, 8, 8, 2), np.float16), inside=np.zeros((12, 32), np.uint8), eyes=np.zeros((3, 32), np.uint8),
-        matte=np.zeros((3, 16, 16), np.uint8),
+        matte=np.zeros((3, 16, 16), np.uint8), teeth=np.zeros((3, 6, 2), np.float32),
         controls=controls, reference_controls=np.ones((3, NUM_CONTROLS), np.float32), mouth=np.zeros((12, 1), np.float32),
         samples=np.zeros(1, np.int16), person_seed=1,
     )  # fmt: skip
