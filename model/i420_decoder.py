@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kernels.yuv import MATRIX, OFFSET, SWING
 from model.layers import Layers, matte_of
 from model.motion import BLINK, PIXELS_PER_UNIT, Lids, fetch, lids_of, move_layers, portrait_motion, with_lids
-from model.mouth import DEPTH
+from model.mouth import DEPTH, around_mouth
 from model.vae import COVER_BIAS, Canvas, FrameDecoder, Reference
 
 
@@ -95,10 +95,12 @@ class I420Decoder(nn.Module):
         motion, cover, luma, chroma = self.last(x).float().split((8, 16, 16, 8), dim=1)
         motion = told.total(_planes(motion, 2) * PIXELS_PER_UNIT)
         cover = torch.sigmoid(_planes(cover, 4) + COVER_BIAS)
-        bare = cover * canvas.teeth.repeat_interleave(len(cover) // len(canvas.teeth), 0)
-        painted = fetch(torch.cat((cover, _planes(luma, 4) + bare[:, :1]), dim=1), told.head)
-        coarser = F.avg_pool2d(torch.cat((cover, bare[:, 1:]), dim=1), 2)
-        halved_painted = fetch(torch.cat((coarser[:, :1], _planes(chroma, 2) + coarser[:, 1:]), dim=1), told.head)
+        luma, chroma = _planes(luma, 4), _planes(chroma, 2)
+        bare = around_mouth(cover) * around_mouth(canvas.teeth).repeat_interleave(len(cover) // len(canvas.teeth), 0)
+        around_mouth(luma).add_(bare[:, :1])
+        around_mouth(chroma).add_(F.avg_pool2d(bare[:, 1:], 2))
+        painted = fetch(torch.cat((cover, luma), dim=1), told.head)
+        halved_painted = fetch(torch.cat((F.avg_pool2d(cover, 2), chroma), dim=1), told.head)
         full, halved = canvas.luma, canvas.chroma
         if (blink := moves_FM[:, BLINK]).any():  # seldom
             full = full._replace(person=with_lids(full.person, canvas.lids, blink))

@@ -24,7 +24,7 @@ DEPTH = (-0.8, -0.9, -0.9)  # what a cover shows before any colour is added: the
 TEETH_FILE = Path(__file__).parent / "weights" / "teeth.png"
 # Where the picture of the teeth lies in the picture of the average person, rows and columns as shares of it.
 TEETH_BOX = (0.52, 0.60, 0.375, 0.625)
-_LOOKED_AT = (104, 200, 64, 192)  # rows and columns around the mouth, of 256: what is looked at
+_AROUND = (104, 200, 64, 192)  # rows and columns around the mouth, of 256
 _SIZE = 256
 NUM_PLACE_TERMS = 6
 _SCALE = 0.05  # of what the network says
@@ -42,10 +42,11 @@ def places_of_teeth(where_Bt2: Tensor, grid_HW2: Tensor) -> Tensor:
     return (terms[..., None] * where_Bt2[:, None, None]).sum(dim=-2)  # as a matrix product it would be rounded to bfloat16 in training
 
 
-def looked_at(grid_HWc: Tensor) -> Tensor:
-    """The part of something laid out as a picture of 256 rows and columns that is looked at."""
-    first, last, left, right = _LOOKED_AT
-    return grid_HWc[..., first:last, left:right, :]
+def around_mouth(planes_HW: Tensor) -> Tensor:
+    """The part of planes [..., H, W] of any size that teeth are looked for and drawn in; a view."""
+    rows, columns = planes_HW.shape[-2:]
+    first, last, left, right = _AROUND
+    return planes_HW[..., first * rows // _SIZE : last * rows // _SIZE, left * columns // _SIZE : right * columns // _SIZE]
 
 
 class UpperTeeth(nn.Module):
@@ -61,7 +62,7 @@ class UpperTeeth(nn.Module):
         self.stem = nn.Conv2d(3 * 16 + 5, width, 3, padding=1)
         self.seen = nn.ModuleList(Residual(width) for _ in range(3))
         self.down = nn.ModuleList(nn.Conv2d(width, width, 3, stride=2, padding=1) for _ in range(2))
-        first, last, left, right = _LOOKED_AT
+        first, last, left, right = _AROUND
         self.out = nn.Linear(width * (last - first) // 16 * (right - left) // 16, NUM_PLACE_TERMS * 2)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
@@ -70,18 +71,21 @@ class UpperTeeth(nn.Module):
 
     def forward(self, picture_B3HW: Tensor) -> Tensor:
         rows, columns = picture_B3HW.shape[2:]
-        places_BHW2 = places_of_teeth(self.where(picture_B3HW), pixel_grid(rows, columns, picture_B3HW.device))
+        grid = around_mouth(pixel_grid(rows, columns, picture_B3HW.device).movedim(-1, 0)).movedim(0, -1)
+        places_BHW2 = places_of_teeth(self.where(picture_B3HW), grid)
         top, bottom, left, right = (2.0 * share - 1.0 for share in TEETH_BOX)
         middle = places_BHW2.new_tensor([left + right, top + bottom]) / 2.0
         reach = places_BHW2.new_tensor([right - left, bottom - top]) / 2.0
         drawn = self.drawn.expand(len(places_BHW2), -1, -1, -1)
-        return F.grid_sample(drawn, (places_BHW2 - middle) / reach, padding_mode="zeros", align_corners=False)
+        teeth = places_BHW2.new_zeros(len(places_BHW2), 3, rows, columns)
+        around_mouth(teeth).copy_(F.grid_sample(drawn, (places_BHW2 - middle) / reach, padding_mode="zeros", align_corners=False))
+        return teeth
 
     def where(self, picture_B3HW: Tensor) -> Tensor:
         """Which place of the average person's picture each place of this one has, for teeth; weights of `place_terms`
         [B, NUM_PLACE_TERMS, 2], float32."""
         whole = F.interpolate(picture_B3HW.float(), size=(_SIZE, _SIZE), mode="bilinear", align_corners=False)
-        return self.found(looked_at(whole.movedim(1, -1)).movedim(-1, 1))
+        return self.found(around_mouth(whole))
 
     def found(self, around_mouth_B3hw: Tensor) -> Tensor:
         """The same from what is looked at of a picture."""

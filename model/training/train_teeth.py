@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.motion import pixel_grid
-from model.mouth import TEETH_BOX, UpperTeeth, looked_at, places_of_teeth
+from model.mouth import TEETH_BOX, UpperTeeth, around_mouth, places_of_teeth
 from model.training.clips import clip_paths, load_clip
 from model.training.loop import Averaged, Budget, begin, cosine_rate, save_part, set_rate, to_picture_tensor
 from model.training.train_finders import photographed
@@ -39,12 +39,12 @@ class Portraits:
 def bent(pictures: Tensor, where: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """What is looked at of pictures, mirrored or not, stretched, turned, moved, and lit as photographs are [n, 3, h, w], and what place
     in the average person's picture each pixel has [n, h, w, 2]."""
-    count, size = len(pictures), pictures.shape[-1]
+    count = len(pictures)
 
     def drawn(reach: float, *shape: int) -> Tensor:
         return torch.from_numpy(rng.uniform(-reach, reach, (count, 1, 1, *shape))).float()
 
-    grid = looked_at(pixel_grid(size, size, pictures.device))
+    grid = places_around(pictures)
     light = (1.0 + (grid * drawn(0.8, 2)).sum(dim=-1)).clamp(0.3, 1.7)[:, None]
     middle = grid.mean(dim=(0, 1))
     x, y = ((grid - middle) * (1.0 + drawn(0.2, 2))).unbind(-1)
@@ -57,6 +57,11 @@ def bent(pictures: Tensor, where: Tensor, rng: np.random.Generator) -> tuple[Ten
     places = places * torch.stack((mirrored, torch.ones_like(mirrored)), dim=-1)
     shown = F.grid_sample(pictures, at, padding_mode="border", align_corners=False)
     return photographed(shown, light, rng), places
+
+
+def places_around(pictures: Tensor) -> Tensor:
+    """Of the pixels around the mouths of pictures [n, 3, H, W], in coordinates in [-1, 1], [h, w, 2]."""
+    return around_mouth(pixel_grid(pictures.shape[2], pictures.shape[3], pictures.device).movedim(-1, 0)).movedim(0, -1)
 
 
 def off_px(found_BHW2: Tensor, true_BHW2: Tensor, size: int) -> Tensor:
@@ -73,7 +78,7 @@ def evaluate(teeth: UpperTeeth, portraits: Portraits) -> dict[str, float]:
     off = []
     for picks in np.array_split(np.arange(len(portraits.pictures)), max(len(portraits.pictures) // 8, 1)):
         pictures, where = portraits.take(picks)
-        grid = looked_at(pixel_grid(pictures.shape[2], pictures.shape[3], pictures.device))
+        grid = places_around(pictures)
         off.append(off_px(places_of_teeth(teeth.where(pictures), grid), places_of_teeth(where, grid), pictures.shape[3]))
     aside, above = torch.cat(off).mean(dim=0).tolist()
     return {"off_aside_px": aside, "off_above_px": above}
@@ -103,7 +108,7 @@ def main() -> None:
         set_rate(optimiser, cosine_rate(budget.progress, args.rate))
         pictures, where = train.take(rng.integers(len(train.pictures), size=args.batch))
         shown, places = bent(pictures, where, rng)
-        found = places_of_teeth(teeth.found(shown), looked_at(pixel_grid(pictures.shape[2], pictures.shape[3], pictures.device)))
+        found = places_of_teeth(teeth.found(shown), places_around(pictures))
         loss = off_px(found, places, pictures.shape[3]).mean()
         optimiser.zero_grad()
         loss.backward()
