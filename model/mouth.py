@@ -49,6 +49,12 @@ def around_mouth(planes_HW: Tensor) -> Tensor:
     return planes_HW[..., first * rows // _SIZE : last * rows // _SIZE, left * columns // _SIZE : right * columns // _SIZE]
 
 
+def grid_around_mouth(like_HW: Tensor) -> Tensor:
+    """Where the pixels around the mouth are in a picture that is as large as planes [..., H, W], in grid_sample's coordinates [h, w, 2]."""
+    rows, columns = like_HW.shape[-2:]
+    return around_mouth(pixel_grid(rows, columns, like_HW.device).movedim(-1, 0)).movedim(0, -1)
+
+
 class UpperTeeth(nn.Module):
     """A portrait [B, 3, H, W] in [-1, 1] to what its upper teeth add to the dark of its mouth [B, 3, H, W]; 0 where there are none."""
 
@@ -70,14 +76,12 @@ class UpperTeeth(nn.Module):
         self.register_buffer("unmoved", torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], *[[0.0, 0.0]] * 3]), persistent=False)
 
     def forward(self, picture_B3HW: Tensor) -> Tensor:
-        rows, columns = picture_B3HW.shape[2:]
-        grid = around_mouth(pixel_grid(rows, columns, picture_B3HW.device).movedim(-1, 0)).movedim(0, -1)
-        places_BHW2 = places_of_teeth(self.where(picture_B3HW), grid)
+        places_BHW2 = places_of_teeth(self.where(picture_B3HW), grid_around_mouth(picture_B3HW))
         top, bottom, left, right = (2.0 * share - 1.0 for share in TEETH_BOX)
         middle = places_BHW2.new_tensor([left + right, top + bottom]) / 2.0
         reach = places_BHW2.new_tensor([right - left, bottom - top]) / 2.0
         drawn = self.drawn.expand(len(places_BHW2), -1, -1, -1)
-        teeth = places_BHW2.new_zeros(len(places_BHW2), 3, rows, columns)
+        teeth = places_BHW2.new_zeros(picture_B3HW.shape)
         around_mouth(teeth).copy_(F.grid_sample(drawn, (places_BHW2 - middle) / reach, padding_mode="zeros", align_corners=False))
         return teeth
 

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from model.motion import pixel_grid
-from model.mouth import TEETH_BOX, UpperTeeth, around_mouth, places_of_teeth
+from model.mouth import TEETH_BOX, UpperTeeth, grid_around_mouth, places_of_teeth
 from model.training.clips import clip_paths, load_clip
 from model.training.loop import Averaged, Budget, begin, cosine_rate, save_part, set_rate, to_picture_tensor
 from model.training.train_finders import photographed
@@ -44,7 +43,7 @@ def bent(pictures: Tensor, where: Tensor, rng: np.random.Generator) -> tuple[Ten
     def drawn(reach: float, *shape: int) -> Tensor:
         return torch.from_numpy(rng.uniform(-reach, reach, (count, 1, 1, *shape))).float()
 
-    grid = places_around(pictures)
+    grid = grid_around_mouth(pictures)
     light = (1.0 + (grid * drawn(0.8, 2)).sum(dim=-1)).clamp(0.3, 1.7)[:, None]
     middle = grid.mean(dim=(0, 1))
     x, y = ((grid - middle) * (1.0 + drawn(0.2, 2))).unbind(-1)
@@ -57,11 +56,6 @@ def bent(pictures: Tensor, where: Tensor, rng: np.random.Generator) -> tuple[Ten
     places = places * torch.stack((mirrored, torch.ones_like(mirrored)), dim=-1)
     shown = F.grid_sample(pictures, at, padding_mode="border", align_corners=False)
     return photographed(shown, light, rng), places
-
-
-def places_around(pictures: Tensor) -> Tensor:
-    """Of the pixels around the mouths of pictures [n, 3, H, W], in coordinates in [-1, 1], [h, w, 2]."""
-    return around_mouth(pixel_grid(pictures.shape[2], pictures.shape[3], pictures.device).movedim(-1, 0)).movedim(0, -1)
 
 
 def off_px(found_BHW2: Tensor, true_BHW2: Tensor, size: int) -> Tensor:
@@ -78,7 +72,7 @@ def evaluate(teeth: UpperTeeth, portraits: Portraits) -> dict[str, float]:
     off = []
     for picks in np.array_split(np.arange(len(portraits.pictures)), max(len(portraits.pictures) // 8, 1)):
         pictures, where = portraits.take(picks)
-        grid = places_around(pictures)
+        grid = grid_around_mouth(pictures)
         off.append(off_px(places_of_teeth(teeth.where(pictures), grid), places_of_teeth(where, grid), pictures.shape[3]))
     aside, above = torch.cat(off).mean(dim=0).tolist()
     return {"off_aside_px": aside, "off_above_px": above}
@@ -108,7 +102,7 @@ def main() -> None:
         set_rate(optimiser, cosine_rate(budget.progress, args.rate))
         pictures, where = train.take(rng.integers(len(train.pictures), size=args.batch))
         shown, places = bent(pictures, where, rng)
-        found = places_of_teeth(teeth.found(shown), places_around(pictures))
+        found = places_of_teeth(teeth.found(shown), grid_around_mouth(pictures))
         loss = off_px(found, places, pictures.shape[3]).mean()
         optimiser.zero_grad()
         loss.backward()
