@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -26,23 +26,21 @@ from model.vae import COVER_BIAS, Canvas, FrameDecoder, Reference
 @dataclass(frozen=True, slots=True)
 class I420Canvas:
     """A portrait to draw on: layers of luma [B, 1, H, W] and of chroma [B, 2, H/2, W/2], without their offsets, its lids, how it moves
-    [B, NUM_TERMS, 2, H/2, W/2], its features' share in the decoder's, and what its teeth add to luma and chroma [B, 3, H, W]."""
+    [B, NUM_TERMS, 2, H/2, W/2], and its features' share in the decoder's, with what its teeth add to luma and chroma."""
 
     luma: Layers
     chroma: Layers
     lids: Lids
     fields: Tensor
     features: Canvas
-    teeth: Tensor
 
     @staticmethod
     def cat(canvases: Sequence[I420Canvas]) -> I420Canvas:
         if len(canvases) == 1:
             return canvases[0]
         luma, chroma = (Layers.cat([getattr(c, name) for c in canvases]) for name in ("luma", "chroma"))
-        fields, teeth = (torch.cat([getattr(c, name) for c in canvases]) for name in ("fields", "teeth"))
-        lids, features = Lids.cat([c.lids for c in canvases]), Canvas.cat([c.features for c in canvases])
-        return I420Canvas(luma, chroma, lids, fields, features, teeth)
+        fields, features = torch.cat([c.fields for c in canvases]), Canvas.cat([c.features for c in canvases])
+        return I420Canvas(luma, chroma, Lids.cat([c.lids for c in canvases]), fields, features)
 
 
 class I420Decoder(nn.Module):
@@ -85,7 +83,8 @@ class I420Decoder(nn.Module):
         luma = Layers.of(shown[:, :1], matte, behind[:, :1])
         chroma = Layers.of(*(F.avg_pool2d(x, 2) for x in (shown[:, 1:], matte, behind[:, 1:])))
         teeth = torch.einsum("pc,bchw->bphw", self.to_planes, reference.teeth.float())
-        return I420Canvas(luma, chroma, lids_of(reference.eyes), reference.fields, self.trunk.canvas(reference), teeth)
+        features = replace(self.trunk.canvas(reference), teeth=teeth)
+        return I420Canvas(luma, chroma, lids_of(reference.eyes), reference.fields, features)
 
     def forward(self, latents_Fchw: Tensor, canvas: I420Canvas, moves_FM: Tensor) -> Tensor:
         """uint8 [F, H*3//2, W], the same number of frames for each portrait, in its order, moved by moves [F, NUM_CONTROLS]."""
@@ -96,7 +95,8 @@ class I420Decoder(nn.Module):
         motion = told.total(_planes(motion, 2) * PIXELS_PER_UNIT)
         cover = torch.sigmoid(_planes(cover, 4) + COVER_BIAS)
         luma, chroma = _planes(luma, 4), _planes(chroma, 2)
-        bare = around_mouth(cover) * around_mouth(canvas.teeth).repeat_interleave(len(cover) // len(canvas.teeth), 0)
+        teeth = around_mouth(canvas.features.teeth)
+        bare = around_mouth(cover) * teeth.repeat_interleave(len(cover) // len(teeth), 0)
         around_mouth(luma).add_(bare[:, :1])
         around_mouth(chroma).add_(F.avg_pool2d(bare[:, 1:], 2))
         painted = fetch(torch.cat((cover, luma), dim=1), told.head)
