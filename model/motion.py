@@ -40,7 +40,9 @@ _BEYOND = 0.6  # pixels: the edge of the lower lid, too, is under a closed one
 # A lid comes down a little ahead of its closure: at 0.1, 0.3, 0.5 and 0.7 it is 0.14, 0.37, 0.59 and 0.80 of the way down. So a
 # tracker sees blinks last as long as the renderer's, 121 ms for 122 through the autoencoder (34 blinks of people it was trained on).
 _MEET, _AHEAD = 0.9, 0.9
-_SETTLE = 3  # rounds after which the place that a pixel was fetched from is settled to a tenth of a pixel
+# The place that a pixel was fetched from is found in rounds, which go half of the way each. Where a turning head uncovers what no point moves
+# to, whole steps would jump from one side of the gap to the other, and tear it; half ones end near its edge, which so is stretched.
+_SETTLE, _HALF = 6, 0.5
 
 
 def terms(moves_FM: Tensor) -> Tensor:
@@ -141,8 +143,8 @@ def portrait_motion(fields_BKchw: Tensor, moves_FM: Tensor) -> Motion:
     # A point goes to q + d(q); the one seen at p is the q with q = p - d(q).
     displacement = torch.einsum("bfk,bkchw->bfchw", mixed_by[:, :, head], fields_BKchw[:, head]).flatten(0, 1)
     head_motion = -displacement
-    for _ in range(_SETTLE - 1):
-        head_motion = -fetch(displacement, head_motion)
+    for _ in range(_SETTLE):
+        head_motion = torch.lerp(head_motion, -fetch(displacement, head_motion), _HALF)
     expression = torch.einsum("bfk,bkchw->bfchw", mixed_by[:, :, face], fields_BKchw[:, face]).flatten(0, 1)
     return Motion(displacement, head_motion, expression)
 
