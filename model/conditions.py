@@ -49,3 +49,14 @@ def move_tokens(moves_FM: Tensor) -> Tensor:
     """
     basis = move_basis().to(moves_FM)
     return torch.einsum("kj,...jm->...km", basis, moves_FM.unflatten(-2, (-1, len(basis)))).flatten(-2)
+
+
+def masked_video(unknown_CHW: Tensor, known_CHW: Tensor, where_FHW: Tensor, std_C: Tensor) -> Tensor:
+    """The masked-video latent [..., C, h, w]: of each of a latent frame's video frames what is known where it is 1 and the fill elsewhere.
+
+    where [..., F, h, w]; std [C], by which latents were divided (`ReferenceVAE.latent_std`).
+    """
+    basis, std = dct_basis(where_FHW.shape[-3]).to(known_CHW), std_C.to(known_CHW)[:, None, None]
+    components = ((known_CHW - unknown_CHW) * std).unflatten(-3, (len(basis), -1))
+    change = torch.einsum("kj,...kchw->...jchw", basis, components) * where_FHW[..., None, :, :]
+    return unknown_CHW + torch.einsum("kj,...jchw->...kchw", basis, change).flatten(-4, -3) / std

@@ -25,7 +25,7 @@ from model.geometry import Geometry
 from model.i420_decoder import I420Canvas, I420Decoder, to_pixels
 from model.manner import manner_of
 from model.sampler import shifted_sigmas
-from model.tasks import Between, LipSync, Talk, Task, mouth_mask
+from model.tasks import Between, Ends, LipSync, PoseReader, Talk, Task, mouth_mask
 from model.window import RollingWindow, WindowState
 
 _STEP_SAMPLES = 320  # one audio feature step, 20 ms
@@ -87,8 +87,7 @@ class AvatarPipeline:
         window = self._window.open(anchor, anchor, image_tokens(reference.coarse)[0], self._text.encode(prompt)[0], seed)
         controller = ControllerState(seed, manner=manner_of(prompt))
         last = self._vae.unstack(anchor[None])[-1]
-        told = move_tokens(self._unmoved(self.geometry.chunk_frames))
-        resting = self._vae.unstack(self._window.advance([window], self._quiet[None], told)[0].float()).mean(dim=0)
+        resting = self._at_rest(window, self._unmoved(1))
         silence = np.zeros(self._past_samples, dtype=np.int16)
         return AvatarState(self._decoder.canvas(reference), window, last, resting, controller, silence)
 
@@ -98,9 +97,11 @@ class AvatarPipeline:
         state = self.open(first, seed=seed, prompt=prompt)
         pictures = self._pictures(np.stack((first, last)))
         reference = self._vae.reference(pictures[:1])
-        ends = self._vae.encoder(pictures, reference, reference.moved(self._unmoved(2)))
-        missing = self._decoder.planes(pictures[1:]) - self._decoder(ends[1:], state.canvas, self._unmoved(1))
-        return replace(state, task=Between(ends, state.resting, missing[0], num_frames))
+        moves = torch.cat((self._unmoved(1), PoseReader(self._vae, reference)(pictures[1:])))
+        latents = self._vae.encoder(pictures, reference, reference.moved(moves))
+        answers = torch.stack((state.resting, self._at_rest(state.window, moves[1:])))
+        missing = self._decoder.planes(pictures[1:]) - self._decoder(latents[1:], state.canvas, moves[1:])
+        return replace(state, task=Between(self._vae, Ends(moves, latents, answers, missing[0]), num_frames))
 
     @torch.inference_mode()
     def open_lipsync(self, portrait: np.ndarray, pictures: Callable[[int], np.ndarray], *, seed: int = 0) -> AvatarState:
@@ -134,6 +135,11 @@ class AvatarPipeline:
 
     def _unmoved(self, num_frames: int) -> Tensor:
         return torch.zeros(num_frames, NUM_CONTROLS, device=self._device)
+
+    def _at_rest(self, window: WindowState, moves_1M: Tensor) -> Tensor:
+        """What the network answers to silence in a pose that is held, as a frame's latents [c, h, w]."""
+        told = move_tokens(moves_1M.expand(self.geometry.chunk_frames, -1))
+        return self._vae.unstack(self._window.advance([window], self._quiet[None], told)[0].float()).mean(dim=0)
 
     def step(
         self, states: Sequence[AvatarState], audio: Sequence[np.ndarray], activity: Sequence[str]

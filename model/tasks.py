@@ -1,8 +1,9 @@
 """What a session is told beyond its sound: tasks as what is known of each new latent frame, and how the rest goes on from it.
 
-Every task runs through the same window, sampler and decoder. Talk knows nothing of a new frame; in lip-sync all is known but the mouth, and
-the mask tells the network so; of first and last picture, where the way begins and ends. Between sampler and decoder the known part is put
-in: it tells how wrong the answer is there, and that error is carried on smoothly, in space or in time, to where the answer stands alone.
+Every task runs through the same window, sampler and decoder. Talk knows nothing of a new frame; in lip-sync all is known but the mouth; of
+first and last picture, the frames with which the last chunk ends. The mask tells the network so, as in its training
+(`model/training/soup.py`). Between sampler and decoder the known part is put in: it tells how wrong the answer is there, and that error is
+carried on smoothly, in space or in time, to where the answer stands alone.
 Moves are controls less the portrait's own. Legend: F video frames of a chunk, c channels a frame, h w latent pixels.
 """
 
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.conditions import masked_video
 from model.controls import NUM_CONTROLS
 from model.layers import matte_of
 from model.motion import NUM_HEAD_CONTROLS, portrait_motion
@@ -36,12 +38,12 @@ class Told(NamedTuple):
     added: Tensor | None = None
 
 
-FADE_FRAMES = 20  # within which what is added to a first or last picture comes and goes
-# Within which the last picture's detail comes: sooner, outlines that are not there yet would be seen twice.
+FADE_FRAMES = 20  # within which sway and blinks come and go beside a first or last picture
+# Within which lips do, and the last picture's detail comes: sooner, outlines that are not there yet would be seen twice.
 MEET_FRAMES = 10
 # Latent pixels of the lower face, from under the nose to under an open jaw: what lip-sync makes anew.
 MOUTH_CELLS = (slice(8, 13), slice(5, 11))
-# Two turns of the head add up, in latents, to one that training never showed: the sway is halved where another movement carries it.
+# Two turns of the head may add up to one that training never showed: the sway is halved where another movement carries it.
 _RIDING = np.array([0.5] * 5 + [1.0] * 5, dtype=np.float32)
 MAX_MOVE = 2.5  # about the widest motion training showed
 _ROUNDS, _RIDGE = 4, 0.01
@@ -61,30 +63,54 @@ class Talk:
         return Told(moves, None, lambda predicted: predicted)
 
 
+class Ends(NamedTuple):
+    """Two pictures of one person: the head's moves that each is of [2, NUM_CONTROLS], latents so moved [2, c, h, w], and what the network
+    answers there to silence [2, c, h, w]; missing, the last picture less what its latents are drawn as, I420 [H*3//2, W]."""
+
+    moves: Tensor
+    latents: Tensor
+    answers: Tensor
+    missing: Tensor
+
+
 class Between:
     """Starts at one picture and ends at another of the same person.
 
-    Latents say where pixels moved, so the way between two of them is a movement. What is told (half of the sway, lids) and what the
-    network adds to a face at rest (lips) ride on it, and fade away where a picture is to be met exactly. What latents cannot say of the
-    last picture (what the first did not show) comes at the very end.
+    The head is led from the pose of the first to that of the last. The last is told as known with the chunk that it ends; where the network
+    answers something else at either end, that is carried along the way. Sway, lids and lips ride on it, and fade where a picture is to be
+    met exactly. What latents cannot say of the last picture (what the first did not show) comes at the very end.
     """
 
-    def __init__(self, ends_2chw: Tensor, resting_chw: Tensor, missing: Tensor, num_frames: int) -> None:
-        """ends: both pictures as latents relative to the first, unmoved; resting: what the network answers to silence and no moves;
-        missing: the last picture less what its latents are drawn as, I420 [H*3//2, W]."""
-        self._ends, self._resting, self._missing, self._last = ends_2chw, resting_chw, missing, num_frames - 1
+    def __init__(self, vae: ReferenceVAE, ends: Ends, num_frames: int) -> None:
+        self._vae, self._ends, self._last = vae, ends, num_frames - 1
+        self._way = ends.moves.cpu().numpy()
 
     def told(self, frame: int, moves: np.ndarray) -> Told:
-        at = torch.arange(frame, frame + len(moves)).to(self._ends)[:, None, None, None]
+        at = torch.arange(frame, frame + len(moves)).to(self._ends.latents)[:, None, None, None]
         way = _smooth(at / max(self._last, 1))
-        fade = min(FADE_FRAMES, max(self._last / 2, 1))
-        free = 1 - _smooth(1 - at / fade) - _smooth(1 - (self._last - at) / fade)
+        riding, meeting = self._near(at, FADE_FRAMES), self._near(at, MEET_FRAMES)
 
         def finish(predicted: Tensor) -> Tensor:
-            return torch.lerp(self._ends[:1], self._ends[1:], way) + free * (predicted - self._resting)
+            shown, answered = (torch.lerp(both[:1], both[1:], way) for both in (self._ends.latents, self._ends.answers))
+            return shown + (1 - meeting.sum(dim=1, keepdim=True)).clamp(min=0.0) * (predicted - answered)
 
-        met = _smooth(1 - (self._last - at[:, 0]) / min(MEET_FRAMES, max(self._last / 2, 1)))
-        return Told(moves * _RIDING * free.flatten(1).cpu().numpy(), None, finish, met * self._missing if met.any() else None)
+        led = self._way[:1] + way.flatten(1).cpu().numpy() * (self._way[1:] - self._way[:1])
+        sway = _RIDING * (1 - riding.sum(dim=1)).clamp(min=0.0).flatten(1).cpu().numpy()
+        met = meeting[:, 1] * self._ends.missing
+        return Told(led + moves * sway, self._known(frame, len(moves)), finish, met if met.any() else None)
+
+    def _near(self, at: Tensor, frames: int) -> Tensor:
+        """How near the first and the last frame are [F, 2, 1, 1], 1 there."""
+        reach = min(frames, max(self._last / 2, 1))
+        return _smooth(1 - torch.cat((at, self._last - at), dim=1) / reach)
+
+    def _known(self, frame: int, num_frames: int) -> Known | None:
+        if frame + num_frames <= self._last:
+            return None
+        first, last = (self._vae.stack(end.expand(num_frames, -1, -1, -1))[0] for end in self._ends.latents)
+        where = torch.zeros(num_frames, *last.shape[1:]).to(last)
+        where[max(self._last - frame, 0) :] = 1.0
+        return Known(masked_video(first, last, where, self._vae.latent_std), where)
 
 
 class LipSync:
@@ -93,24 +119,37 @@ class LipSync:
     def __init__(self, vae: ReferenceVAE, reference: Reference, pictures: Callable[[int], Tensor]) -> None:
         """pictures: for a chunk's first frame, [F, 3, H, W] in [-1, 1]."""
         self._vae, self._reference, self._pictures = vae, reference, pictures
-        self._fit = PoseFit(reference.fields, matte_of(reference.person))
-        self._canvas = vae.decoder.canvas(reference)
+        self._pose = PoseReader(vae, reference)
+        self._still = vae.encode_still(reference)[0]
         self._outside = 1.0 - mouth_mask()
         self._carry = smooth_continuation(mouth_mask())
 
     def told(self, frame: int, moves: np.ndarray) -> Told:
         pictures = self._pictures(frame)
-        still = torch.zeros(moves.shape).to(pictures)
-        untold = self._vae.encoder(pictures, self._reference, self._reference.moved(still))
-        seen = self._vae.decoder(untold, self._canvas, still)
-        fitted = self._fit(seen.motion)
+        fitted = self._pose(pictures)
         true = self._vae.encoder(pictures, self._reference, self._reference.moved(fitted))
 
         def finish(predicted: Tensor) -> Tensor:
             wrong = (true - predicted).flatten(2)
             return predicted + (wrong @ self._carry.to(wrong).T).unflatten(2, true.shape[2:])
 
-        return Told(fitted.cpu().numpy(), Known(self._vae.stack(true)[0], self._outside.to(true)), finish)
+        where = self._outside.to(true).expand(len(true), -1, -1)
+        known = masked_video(self._still, self._vae.stack(true)[0], where, self._vae.latent_std)
+        return Told(fitted.cpu().numpy(), Known(known, where), finish)
+
+
+class PoseReader:
+    """The pose in which pictures show a portrait's person."""
+
+    def __init__(self, vae: ReferenceVAE, reference: Reference) -> None:
+        self._vae, self._reference, self._canvas = vae, reference, vae.decoder.canvas(reference)
+        self._fit = PoseFit(reference.fields, matte_of(reference.person))
+
+    def __call__(self, pictures_F3HW: Tensor) -> Tensor:
+        """Moves [F, NUM_CONTROLS] that take the portrait's head there."""
+        still = pictures_F3HW.new_zeros(len(pictures_F3HW), NUM_CONTROLS)
+        untold = self._vae.encoder(pictures_F3HW, self._reference, self._reference.moved(still))
+        return self._fit(self._vae.decoder(untold, self._canvas, still).motion)
 
 
 class PoseFit:

@@ -48,15 +48,15 @@ class WindowState:
 
 
 class Known(NamedTuple):
-    """What is known of a new frame: its latent [C, h, w], and 1 where it holds, else 0 [h, w]."""
+    """What is known of a new frame: its masked-video latent [C, h, w], and of its video frames 1 where they are known, else 0 [M, h, w]."""
 
-    latent: Tensor
+    y: Tensor
     where: Tensor
 
 
 class _Row(NamedTuple):
-    """One row of every session: x and its masked-video latent y [B, C, h, w], known [B, h, w] 1 or 0, sigma [B], audio
-    [B, tokens, audio_dim], control [B, control_dim]."""
+    """One row of every session: x and its masked-video latent y [B, C, h, w], known [B, M, h, w] 1 or 0, sigma [B],
+    audio [B, tokens, audio_dim], control [B, control_dim]."""
 
     x: Tensor
     y: Tensor
@@ -177,11 +177,10 @@ class RollingWindow:
         audio [B, tokens, audio_dim] and control [B, control_dim] are those of exactly the new frames; known, what is known of each.
         """
         fill = torch.stack([s.fill for s in states])
-        where = torch.zeros_like(fill[:, 0])
+        where = fill.new_zeros(len(states), self.dit.config.mask_channels, *fill.shape[2:])
         for i, told in enumerate(known or ()):
             if told is not None:
-                where[i] = told.where
-                fill[i] = torch.lerp(fill[i], told.latent.to(fill), where[i])
+                fill[i], where[i] = told
         static = StaticKeys(*(torch.cat(parts) for parts in zip(*(s.static for s in states), strict=True)))
         audio, control = audio_BLC.to(self.device, self.dtype), control_BC.to(self.device, self.dtype)
         first = _CleanAndNoisy(torch.stack([s.keys for s in states]), torch.stack([s.values for s in states]))
@@ -220,13 +219,13 @@ class RollingWindow:
         latent = torch.stack([f.latent for f in frames])
         sigma = torch.tensor([f.sigma for f in frames]).to(latent)
         audio, control = torch.stack([f.audio for f in frames]), torch.stack([f.control for f in frames])
-        return _Row(latent, latent, torch.ones_like(latent[:, 0]), sigma, audio, control)
+        where = latent.new_ones(len(frames), self.dit.config.mask_channels, *latent.shape[2:])
+        return _Row(latent, latent, where, sigma, audio, control)
 
     def _forward(self, rows: Sequence[_Row], static: StaticKeys, context: ContextFn) -> tuple[Tensor, ...]:
         """One pass over single frames, a session's rows side by side; the network's output [B, C, h, w] for each row."""
         x, y, known, level, audio, control = (torch.stack(column, dim=1).flatten(0, 1)[:, None] for column in zip(*rows, strict=True))
-        mask = known[:, :, None].expand(-1, -1, self.dit.config.mask_channels, -1, -1)
         out = self.dit(
-            x, mask, y, level, static=static, audio_BTLC=audio, control_BTC=control, context=context, context_frames=self.frames
+            x, known, y, level, static=static, audio_BTLC=audio, control_BTC=control, context=context, context_frames=self.frames
         )
         return out[:, 0].unflatten(0, (-1, len(rows))).unbind(1)

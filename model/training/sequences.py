@@ -21,22 +21,21 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from model.audio import AudioEncoder
-from model.conditions import STEPS_BEFORE, STEPS_PER_LATENT, audio_tokens, image_tokens, move_tokens
+from model.conditions import STEPS_BEFORE, STEPS_PER_LATENT, audio_tokens, image_tokens, masked_video, move_tokens
 from model.controls import CONTROL_NAMES, NUM_CONTROLS
 from model.dit import DiT
 from model.motion import NUM_HEAD_CONTROLS
-from model.tasks import mouth_mask
 from model.text import StyleEncoder, tokenise
 from model.training.augment import augment
 from model.training.clips import Clip, clip_paths, load_clip
 from model.training.loop import to_picture_tensor
 from model.training.revoice import revoiced
+from model.training.soup import draw_task, mask_of
 from model.training.train_vae import EYES_BOX, MIRRORED, MOUTH_BOX
 from model.training.visemes import lips_pressed
 from model.vae import Reference, ReferenceVAE
 
 STEP_SAMPLES = 320
-LIPSYNC_SHARE = 0.15
 _LEAD = 16_000  # samples a clip stores before its first frame
 
 
@@ -143,8 +142,8 @@ def _digest(vae: ReferenceVAE, encoder: AudioEncoder) -> str:
 @dataclass(frozen=True, slots=True)
 class Batch:
     """latents [B, K, C, h, w], still [B, C, h, w] and image [B, 16, c] of the reference, controls [B, K, c] (move tokens), audio
-    [B, K, 12, 192], text [B, L] ids; known [B, h, w], 1 where the frames to be made are known already; pressed [B, 4 K], 1 where the lips
-    are closed for a bilabial."""
+    [B, K, 12, 192], text [B, L] ids; known [B, K, 4, h, w], 1 where the video frames to be made are known already, anchored [B], 1 where
+    the reference is; pressed [B, 4 K], 1 where the lips are closed for a bilabial."""
 
     latents: Tensor
     still: Tensor
@@ -153,19 +152,19 @@ class Batch:
     audio: Tensor
     text: Tensor
     known: Tensor
+    anchored: Tensor
     pressed: Tensor
 
 
-def cut(clip: EncodedClip, start: int, length: int, which: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
+def cut(clip: EncodedClip, start: int, length: int, which: int, task: str, rng: np.random.Generator) -> tuple[Tensor, ...]:
     """A stretch of a clip relative to reference `which`, with a random version of its sound; the fields of a batch of one."""
     span, frames = slice(start, start + length), slice(4 * start, 4 * (start + length))
     audio = clip.audio[int(rng.integers(len(clip.audio))), span]
     text = clip.text if rng.random() < 0.5 else torch.zeros_like(clip.text)
-    # The soup of tasks (EchoMimicV3): to talk, nothing of a new frame is known; to be dubbed, all but the mouth.
-    known = 1.0 - mouth_mask(clip.latents.shape[-1])
-    known = known if rng.random() < LIPSYNC_SHARE else torch.zeros_like(known)
-    controls = move_tokens(clip.moves[which, frames])
-    return clip.latents[which, span], clip.stills[which], clip.image[which], controls, audio, text, known, clip.pressed[frames]
+    latents, controls = clip.latents[which, span], move_tokens(clip.moves[which, frames])
+    known, anchored = mask_of(task, (length, 4, *latents.shape[2:]), rng)
+    still, image = (told[which] * anchored.to(told) for told in (clip.stills, clip.image))
+    return latents, still, image, controls, audio, text, known, anchored, clip.pressed[frames]
 
 
 def to_batch(cuts: list[tuple[Tensor, ...]], device: str) -> Batch:
@@ -180,13 +179,15 @@ def far_turned(clips: list[EncodedClip]) -> np.ndarray:
 
 
 def sample_batch(
-    clips: list[EncodedClip], size: int, length: int, rng: np.random.Generator, device: str, chances: np.ndarray | None = None
+    clips: list[EncodedClip], size: int, length: int, rng: np.random.Generator, device: str, chances: np.ndarray | None = None,
+    task: str | None = None,
 ) -> Batch:  # fmt: skip
+    """Of one task, or of the soup."""
     cuts = []
     for index in rng.choice(len(clips), size=size, p=chances):
         clip = clips[index]
         start = int(rng.integers(0, clip.latents.shape[1] - length + 1))
-        cuts.append(cut(clip, start, length, 0 if rng.random() < 0.75 else 1, rng))
+        cuts.append(cut(clip, start, length, 0 if rng.random() < 0.75 else 1, task or draw_task(rng), rng))
     return to_batch(cuts, device)
 
 
@@ -205,10 +206,11 @@ class SequencePass(nn.Module):
         size, length = noisy.shape[:2]
         known = torch.cat((batch.still[:, None], context), dim=1)
         x = torch.cat((known, noisy), dim=1)
-        where = batch.known[:, None, None]
-        y = torch.cat((known, torch.lerp(batch.still[:, None].expand_as(noisy), batch.latents, where)), dim=1)
-        mask = where.repeat(1, 2 * length, 4, 1, 1)
-        mask[:, :length] = 1.0
+        still = batch.still[:, None].expand_as(noisy)
+        y = torch.cat((known, masked_video(still, batch.latents, batch.known, 1.0 / self.dit.mean_latent.latent_scale)), dim=1)
+        given = torch.ones_like(batch.known)
+        given[:, 0] = batch.anchored[:, None, None, None]
+        mask = torch.cat((given, batch.known), dim=1)
         zero = torch.zeros_like(t[:, :1])
         levels = torch.cat((zero, context_sigma.expand(-1, length - 1), t), dim=1)
         controls = torch.cat((torch.zeros_like(batch.controls[:, :1]), batch.controls[:, :-1], batch.controls), dim=1)

@@ -72,7 +72,7 @@ class Samples:
             start = int(np.clip(closing // 4 - rng.integers(LENGTH), 0, starts))
         else:
             start = int(rng.integers(0, starts + 1))
-        batch = to_batch([cut(encoded, start, LENGTH, which, rng)], device)
+        batch = to_batch([cut(encoded, start, LENGTH, which, "talk", rng)], device)
         if kind == "generated":
             assert self._student is not None
             stacked = rolled_out(self._student, batch, generator).latents[0]

@@ -135,12 +135,12 @@ def main() -> None:
     settings = Settings(args.minutes, args.batch, args.rate, args.seed, args.guidance)
 
     def report(steps: int, average: SequencePass) -> None:
-        print(f"\nstep {steps} held-out error {evaluate(average, data.held_out, data.weight):.4f}", flush=True)
+        print(f"\nstep {steps} {evaluate(average, data.held_out, data.weight)}", flush=True)
         save_checkpoint(args.checkpoint, average=average.state_dict(), steps=steps)
 
     final, steps = distil(teacher, student, data, quiet_tokens(AudioEncoder.load(args.audio)), settings, args.device, report)
-    metrics = {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes, "guidance": args.guidance}
-    metrics["held_out_error"] = evaluate(final, data.held_out, data.weight.cpu())
+    metrics: dict[str, float] = {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes}
+    metrics |= {"guidance": args.guidance} | evaluate(final, data.held_out, data.weight.cpu())
     save_part(args.out, final, {"student": metrics}, args.teacher)
 
 

@@ -40,6 +40,7 @@ from model.training.sequences import (
     noised,
     sample_batch,
 )
+from model.training.soup import SOUP
 from model.vae import ReferenceVAE, dct_basis
 
 CONTEXT_SIGMA = 0.15  # largest noise the context is trained with
@@ -103,18 +104,21 @@ def load_data(args: argparse.Namespace) -> Data:
 
 
 @torch.no_grad()
-def evaluate(model: SequencePass, clips: list[EncodedClip], weight: Tensor, sigma: float = 1.0) -> float:
-    """Mean weighted error of one-step predictions on held-out people, as a fraction of the still reference's."""
-    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
-    errors, floors = [], []
-    for _ in range(4):
-        batch = sample_batch(clips, 8, LENGTH, rng, str(weight.device))
-        t = torch.full(batch.latents.shape[:2], sigma, device=weight.device)
-        noisy = noised(batch.latents, t, torch.randn(batch.latents.shape, generator=generator).to(weight))
-        out = model(batch, noisy, t, batch.latents[:, :-1], torch.full((8, 1), 0.02, device=weight.device))
-        errors.append(weighted_error(out, batch.latents, weight).mean())
-        floors.append(weighted_error(batch.still[:, None].expand_as(out), batch.latents, weight).mean())
-    return float(torch.stack(errors).mean() / torch.stack(floors).mean())
+def evaluate(model: SequencePass, clips: list[EncodedClip], weight: Tensor, sigma: float = 1.0) -> dict[str, float]:
+    """Of each task: mean weighted error of one-step predictions on held-out people, as a fraction of the still reference's."""
+    found = {}
+    for task in SOUP:
+        rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+        errors, floors = [], []
+        for _ in range(4 if task == "talk" else 2):
+            batch = sample_batch(clips, 8, LENGTH, rng, str(weight.device), task=task)
+            t = torch.full(batch.latents.shape[:2], sigma, device=weight.device)
+            noisy = noised(batch.latents, t, torch.randn(batch.latents.shape, generator=generator).to(weight))
+            out = model(batch, noisy, t, batch.latents[:, :-1], torch.full((8, 1), 0.02, device=weight.device))
+            errors.append(weighted_error(out, batch.latents, weight).mean())
+            floors.append(weighted_error(batch.still[:, None].expand_as(out), batch.latents, weight).mean())
+        found[f"held_out_error_{task}"] = float(torch.stack(errors).mean() / torch.stack(floors).mean())
+    return found
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -178,15 +182,14 @@ def main() -> None:
         bar.n = int(100 * budget.progress)
         bar.set_postfix(step=steps, loss=f"{loss.item():.4f}")
         if steps % 200 == 0:
-            error = evaluate(average.module, data.held_out, weight)
-            print(f"\nstep {steps} {budget.elapsed_s / 60:.1f} min held-out error {error:.4f}", flush=True)
+            print(f"\nstep {steps} {budget.elapsed_s / 60:.1f} min {evaluate(average.module, data.held_out, weight)}", flush=True)
             save_checkpoint(
                 args.checkpoint, model=model.state_dict(), average=average.module.state_dict(),
                 optimiser=optimiser.state_dict(), steps=steps, elapsed=budget.elapsed_s,
             )  # fmt: skip
     final = average.module.cpu()
-    metrics = {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes, "sequences": len(data.train)}
-    metrics["held_out_error"] = evaluate(final, data.held_out, weight.cpu())
+    metrics: dict[str, float] = {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes}
+    metrics |= {"sequences": len(data.train)} | evaluate(final, data.held_out, weight.cpu())
     save_part(args.out, final, {"teacher": metrics}, args.init)
 
 

@@ -65,6 +65,20 @@ def test_first_and_last_picture_are_met(pipeline: AvatarPipeline, portrait: np.n
     assert max(distance(a, b) for a, b in zip(frames, frames[1:], strict=False)) < 0.5 * apart, "it jumps"
 
 
+def test_the_end_is_told_with_its_chunk(pipeline: AvatarPipeline, portrait: np.ndarray, turned: np.ndarray) -> None:
+    """From the last picture's frame on, and not before; the head is led to the pose that the picture is in."""
+    task, unmoved = pipeline.open_between(portrait, turned, 26, seed=1).task, np.zeros((4, 10), dtype=np.float32)
+    assert all(task.told(frame, unmoved).known is None for frame in range(0, 24, 4))
+    known = task.told(24, unmoved).known
+    assert known is not None and known.where.amin(dim=(1, 2)).tolist() == known.where.amax(dim=(1, 2)).tolist() == [0.0, 1.0, 1.0, 1.0]
+    vae = load_presenter().vae
+    first, last = vae.unstack(known.y[None])[:2]
+    assert torch.allclose(first, vae.unstack(pipeline.open(portrait).window.fill[None].float())[0], atol=0.02)
+    assert not torch.allclose(first, last, atol=0.1)
+    way = [task.told(frame, unmoved).moves[1, CONTROL_NAMES.index("yaw")] for frame in (0, 12, 24)]
+    assert way[0] > way[1] > way[2] and way[0] > -0.02 and way[2] < -0.2
+
+
 def test_two_frames_are_enough_to_go_from_one_picture_to_the_other(
     pipeline: AvatarPipeline, portrait: np.ndarray, turned: np.ndarray
 ) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from model.conditions import image_tokens
+from model.conditions import image_tokens, masked_video
 from model.config import PRESENTER_DIT, DiTConfig, VAEConfig, WindowConfig
 from model.dit import DiT
 from model.text import TEXT_TOKENS, StyleEncoder
@@ -76,16 +76,18 @@ def test_cached_window_equals_parallel_sequence(dit: DiT, vae: ReferenceVAE, sha
     still = picture()
     audio, control = conditions(5)
     generator = torch.Generator().manual_seed(9)
-    where = (torch.rand(4, 4, generator=generator) < share).float()
+    where = (torch.rand(5, 4, 4, 4, generator=generator) < share).float()
     told = torch.randn(5, TINY.latent_channels, 4, 4, generator=generator)
-    known: list[Known | None] = [Known(one, where) for one in told]
+    with torch.inference_mode():
+        anchor = vae.encode_still(vae.reference(still[None]))[0]
+    known: list[Known | None] = [Known(masked_video(anchor, one, at, vae.latent_std), at) for one, at in zip(told, where, strict=True)]
     latents, _ = roll(window, opened(window, vae, still, text.encode("smiling")[0].detach(), 3), audio, control, known)
     noise = torch.stack([torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(3 * 1_000_003 + i)) for i in range(5)])
     ids = torch.tensor([[2] + [0] * (TEXT_TOKENS - 1)])
     with torch.inference_mode():
         reference = vae.reference(still[None])
         stills, image = vae.encode_still(reference), image_tokens(reference.coarse)
-        batch = Batch(told[None], stills, image, control[None], audio[None], ids, where[None], torch.zeros(1, 20))
+        batch = Batch(told[None], stills, image, control[None], audio[None], ids, where[None], torch.ones(1), torch.zeros(1, 20))
         out = SequencePass(dit, text)(batch, noise[None], torch.ones(1, 5), latents[None, :-1], torch.full((1, 1), 0.02))
     torch.testing.assert_close(out[0], latents, rtol=1e-4, atol=1e-4)
 

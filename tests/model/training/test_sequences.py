@@ -7,12 +7,15 @@ import pytest
 import torch
 
 from model.audio import PHONES
+from model.conditions import masked_video
 from model.config import PRESENTER_VAE
+from model.tasks import mouth_mask
 from model.training.revoice import matched_times
+from model.training.soup import SOUP, draw_task, mask_of
 from model.training.speech import installed_voices, say_again, synthesise
 from model.training.train_teacher import reconstruction_loss
 from model.training.visemes import lips_pressed, mouth_curves
-from model.vae import dct_basis
+from model.vae import ReferenceVAE, dct_basis
 
 FRAMES = PRESENTER_VAE.time_stride
 
@@ -71,3 +74,38 @@ def test_another_voice_says_the_same() -> None:
         assert {phone[0] for phone in other.phones} <= set(PHONES)
         at = matched_times(spoken.phones, other.phones)
         assert at[1, -1] == pytest.approx(other.phones[-1][2]) and len(at[0]) > len(spoken.phones)
+
+
+def test_every_task_knows_what_it_may_and_no_more() -> None:
+    """The soup of tasks: talk nothing new, lip-sync all but the mouth of every frame, the last pictures from some video frame to the end
+    of its chunk, text to video not even the reference."""
+    shape, rng = (6, 4, 16, 16), np.random.default_rng(3)
+    mouth = mouth_mask() == 1
+    assert SOUP.keys() == {"talk", "lipsync", "flf2v", "t2v"} and sum(SOUP.values()) == pytest.approx(1.0)
+    assert {draw_task(rng) for _ in range(200)} == SOUP.keys()
+    assert not mask_of("talk", shape, rng).frames.any() and mask_of("talk", shape, rng).reference == 1
+    assert not mask_of("t2v", shape, rng).frames.any() and mask_of("t2v", shape, rng).reference == 0
+    dubbed = mask_of("lipsync", shape, rng).frames
+    assert (dubbed[..., ~mouth] == 1).all() and not dubbed[..., mouth].any()
+    begins = set()
+    for _ in range(200):
+        frames = mask_of("flf2v", shape, rng).frames
+        known = frames.amin(dim=(2, 3))
+        assert torch.equal(known, frames.amax(dim=(2, 3))), "whole pictures"
+        (chunk,) = known.amax(dim=1).nonzero().flatten().tolist()
+        begins.add((chunk, int(4 - known[chunk].sum())))
+        assert torch.equal(known[chunk], known[chunk].sort().values)
+    assert begins == {(chunk, frame) for chunk in range(6) for frame in range(4)}
+
+
+def test_the_masked_video_holds_known_frames_and_the_fill() -> None:
+    """Of a latent frame with statistics of its own, video frame by video frame."""
+    torch.manual_seed(0)
+    vae = ReferenceVAE(PRESENTER_VAE)
+    vae.latent_std.uniform_(0.5, 2.0)
+    vae.latent_mean.normal_()
+    fill, known = torch.randn(2, FRAMES, PRESENTER_VAE.frame_channels, 16, 16)
+    where = torch.zeros(FRAMES, 16, 16)
+    where[3], where[1, :, :8] = 1.0, 1.0
+    y = masked_video(vae.stack(fill)[0], vae.stack(known)[0], where, vae.latent_std)
+    assert torch.allclose(vae.unstack(y[None]), torch.lerp(fill, known, where[:, None]), atol=1e-5)

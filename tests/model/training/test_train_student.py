@@ -22,7 +22,7 @@ def spoken_batch(config: DiTConfig) -> Batch:
     return Batch(
         torch.randn(1, 3, *latent), torch.randn(1, *latent), torch.randn(1, config.image_tokens, config.image_dim),
         torch.randn(1, 3, config.control_dim), torch.randn(1, 3, config.audio_tokens, config.audio_dim),
-        torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, config.grid, config.grid), torch.zeros(1, 12),
+        torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, 3, 4, config.grid, config.grid), torch.ones(1), torch.zeros(1, 12),
     )  # fmt: skip
 
 
