@@ -40,8 +40,8 @@ _BEYOND = 0.6  # pixels: the edge of the lower lid, too, is under a closed one
 # A lid comes down a little ahead of its closure: at 0.1, 0.3, 0.5 and 0.7 it is 0.14, 0.37, 0.59 and 0.80 of the way down. So a
 # tracker sees blinks last as long as the renderer's, 121 ms for 122 through the autoencoder (34 blinks of people it was trained on).
 _MEET, _AHEAD = 0.9, 0.9
-# The place that a pixel was fetched from is found in rounds, which go half of the way each. Where a turning head uncovers what no point moves
-# to, whole steps would jump from one side of the gap to the other, and tear it; half ones end near its edge, which so is stretched.
+# The place that a pixel was fetched from is found in rounds, which go half of the way each. Where a turning head uncovers what no point
+# moves to, whole steps would jump from one side of the gap to the other, and tear it; half ones end near its edge, which so is stretched.
 _SETTLE, _HALF = 6, 0.5
 
 

@@ -172,7 +172,7 @@ def students(data: Data, teacher: Path, quiet: Tensor, base: Settings, device: s
         given, student = build(), build()
         for each in (given, student):
             each.load_state_dict(load_file(teacher))
-        made[name], _ = distil(given, student, data, quiet, changed(base), device, lambda steps, average: None)
+        made[name] = distil(given, student, data, quiet, changed(base), device).average.cpu()
     return made
 
 

@@ -1,4 +1,4 @@
-"""What every training program shares: learning-rate schedule, averaged weights, resumable checkpoints, cards."""
+"""What every training program shares: the loop within a budget of minutes, averaged weights, resumable checkpoints, cards."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from model.devices import keep_freed_memory, working_dtype
 
@@ -79,16 +80,73 @@ def cosine_rate(progress: float, peak: float, warmup: float = 0.03, floor: float
     return peak * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * phase)))
 
 
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimiser.param_groups:
-        group["lr"] = rate
+class Training(Generic[M]):
+    """A module that learns for some minutes: a rate that rises and falls, clipped gradients, averaged weights, a bar.
 
+    while training.goes_on():
+        if training.step(loss_of(sample)):
+            print(evaluate(training.average))
+    """
 
-def save_checkpoint(path: Path, **state: Any) -> None:
-    """Written beside and renamed, so that a stop in the middle loses nothing."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    temporary.rename(path)
+    def __init__(
+        self, name: str, module: M, optimiser: torch.optim.Optimizer, minutes: float, *, decay: float, report_every: int = 300
+    ) -> None:  # fmt: skip
+        """decay: of the averaged weights; 0 = none. The optimiser's rate is the highest there will be."""
+        self.module, self.steps = module, 0
+        self._optimiser, self._peak = optimiser, optimiser.param_groups[0]["lr"]
+        self._trained = [p for group in optimiser.param_groups for p in group["params"]]
+        self._averaged = Averaged(module, decay)
+        self._budget, self._report_every = Budget(minutes), report_every
+        self._bar = tqdm(total=100, desc=name, unit="%")
+
+    @property
+    def average(self) -> M:
+        return self._averaged.module
+
+    @property
+    def minutes(self) -> float:
+        """Spent so far."""
+        return self._budget.elapsed_s / 60.0
+
+    def goes_on(self) -> bool:
+        """Whether there is time for another step, at the rate that is set here."""
+        progress = self._budget.progress
+        for group in self._optimiser.param_groups:
+            group["lr"] = cosine_rate(progress, self._peak)
+        self._bar.n = int(100 * progress)
+        if progress < 1.0:
+            return True
+        self._bar.close()
+        return False
+
+    def step(self, loss: Tensor) -> bool:
+        """One step down; whether it is time to report."""
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
+        self._optimiser.step()
+        self._averaged.update(self.module)
+        self.steps += 1
+        self._bar.set_postfix(step=self.steps, loss=f"{loss.item():.4f}")
+        return self.steps % self._report_every == 0
+
+    def save(self, path: Path) -> None:
+        """All that `resume` needs. Written beside and renamed, so that a stop in the middle loses nothing."""
+        temporary = path.with_suffix(".tmp")
+        state = {"model": self.module.state_dict(), "average": self.average.state_dict(), "optimiser": self._optimiser.state_dict()}
+        torch.save(state | {"steps": self.steps, "elapsed": self._budget.elapsed_s}, temporary)
+        temporary.rename(path)
+
+    def resume(self, path: Path) -> None:
+        """Goes on from a checkpoint, its minutes counted, where there is one."""
+        if not path.exists():
+            return
+        saved = torch.load(path, weights_only=True, map_location=next(iter(self._trained)).device)
+        self.module.load_state_dict(saved["model"])
+        self.average.load_state_dict(saved["average"])
+        self._optimiser.load_state_dict(saved["optimiser"])
+        self.steps = self._averaged.updates = saved["steps"]
+        self._budget = Budget(self._budget.total_s / 60.0, saved["elapsed"])
 
 
 def save_part(path: Path, module: nn.Module, made: dict[str, Any], earlier: Path | None = None) -> None:

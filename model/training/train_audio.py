@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from model.audio import BILABIALS, PHONES, STEP, AudioEncoder
 from model.training.augment import augment, make_noise, tilt, with_dynamics
-from model.training.loop import Averaged, Budget, begin, cosine_rate, save_part, set_rate
+from model.training.loop import Training, begin, save_part
 from model.training.speech import synthesise
 from model.training.visemes import MOUTH_SHAPES, aperture, mouth_curves, stressed
 
@@ -180,32 +180,20 @@ def main() -> None:
     encoder = AudioEncoder()
     if args.init:
         encoder.load_state_dict(load_file(args.init))
-    average = Averaged(encoder, 0.998)
     optimiser = torch.optim.AdamW(encoder.parameters(), lr=args.rate, weight_decay=0.01)
-    budget, steps = Budget(args.minutes), 0
+    training = Training("audio encoder", encoder, optimiser, args.minutes, decay=0.998)
     assert len(MOUTH_SHAPES) == encoder.mouth.out_features and len(PHONES) == encoder.phones.out_features
-    bar = tqdm(total=100, desc="audio encoder", unit="%")
 
     def save() -> dict[str, float]:
-        metrics = evaluate(average.module, held_out) | (evaluate_real(average.module, args.real) if args.real else {})
-        metrics |= {"steps": steps, "batch": args.batch, "seed": args.seed, "utterances": len(speech), "minutes": budget.elapsed_s / 60}
-        save_part(args.out, average.module, {"audio": metrics})
+        metrics = evaluate(training.average, held_out) | (evaluate_real(training.average, args.real) if args.real else {})
+        metrics |= {"steps": training.steps, "batch": args.batch, "seed": args.seed, "utterances": len(speech), "minutes": training.minutes}
+        save_part(args.out, training.average, {"audio": metrics})
         return metrics
 
-    while budget.progress < 1.0:
-        set_rate(optimiser, cosine_rate(budget.progress, args.rate))
+    while training.goes_on():
         sounds, labels, mouth = sample_crops(speech, args.batch, encoder, rng)
-        loss = loss_of(encoder.heads(encoder(sounds)), labels, mouth)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
-        optimiser.step()
-        average.update(encoder)
-        steps += 1
-        bar.n = int(100 * budget.progress)
-        bar.set_postfix(step=steps, loss=f"{loss.item():.3f}")
-        if steps % 300 == 0:
-            print(f"\nstep {steps} {save()}", flush=True)
+        if training.step(loss_of(encoder.heads(encoder(sounds)), labels, mouth)):
+            print(f"\nstep {training.steps} {save()}", flush=True)
     print(save())
 
 

@@ -16,13 +16,12 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from model.audio import AudioEncoder
 from model.config import PRESENTER_VAE
 from model.motion import BLINK, fetch
 from model.training.clips import Clip, clip_paths, load_clip
-from model.training.loop import Averaged, Budget, begin, cosine_rate, mixed_precision, psnr, save_part, set_rate, to_picture_tensor
+from model.training.loop import Training, begin, mixed_precision, psnr, save_part, to_picture_tensor
 from model.training.sequences import SequencePass, cut, load_sequences, other_reference, to_batch
 from model.training.train_student import rolled_out
 from model.training.train_teacher import LENGTH, VOICES, build, load_vae
@@ -159,32 +158,20 @@ def main() -> None:
     print("before:", evaluate(vae, held_out, args.device), flush=True)
     vae.decoder.requires_grad_(True)
     optimiser = torch.optim.Adam(vae.decoder.parameters(), lr=args.rate, betas=(0.9, 0.98))
-    average = Averaged(vae, 0.995)
-    budget, steps = Budget(args.minutes), 0
-    bar = tqdm(total=100, desc="decoder", unit="%")
-    while budget.progress < 1.0:
-        set_rate(optimiser, cosine_rate(budget.progress, args.rate))
+    training = Training("decoder", vae, optimiser, args.minutes, decay=0.995)
+    while training.goes_on():
         kind = str(rng.choice(list(train.shares), p=list(train.shares.values())))
         parts = [train.take(args.batch // 2, kind, rng, generator, args.device) for _ in range(2)]
         sample = Sample(*(torch.cat([getattr(part, name) for part in parts]) for name in Sample.__dataclass_fields__))
         with torch.no_grad(), mixed_precision(args.device):
             reference = vae.reference(sample.picture)
         region = REGIONS[int(rng.choice(len(REGIONS), p=[share for share, _ in REGIONS]))][1]
-        loss = decoder_loss(vae.decoder, reference, sample, region)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.decoder.parameters(), 1.0)
-        optimiser.step()
-        average.update(vae)
-        steps += 1
-        bar.n = int(100 * budget.progress)
-        bar.set_postfix(step=steps, loss=f"{loss.item():.4f}")
-        if steps % 300 == 0:
-            print(f"\nstep {steps} {evaluate(average.module, held_out, args.device)}", flush=True)
-            save_file(average.module.state_dict(), args.out)
-    final = average.module.cpu()
+        if training.step(decoder_loss(vae.decoder, reference, sample, region)):
+            print(f"\nstep {training.steps} {evaluate(training.average, held_out, args.device)}", flush=True)
+            save_file(training.average.state_dict(), args.out)
+    final = training.average.cpu()
     metrics: dict[str, float] = evaluate(final, held_out, "cpu")
-    metrics |= {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes}
+    metrics |= {"steps": training.steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes}
     print(metrics, flush=True)
     save_part(args.out, final, {"decoder": metrics}, args.vae)
 

@@ -14,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from model.motion import fetch
-from model.training.loop import Averaged, Budget, begin, cosine_rate, mixed_precision, psnr, save_part, set_rate
+from model.training.loop import Training, begin, mixed_precision, psnr, save_part
 from model.training.train_teacher import load_vae
 from model.training.train_vae import MOUTH_BOX, Frames, Sample, augment, loss_weight, motion_shows, picture_loss
 from model.vae import ReferenceVAE
@@ -72,27 +71,15 @@ def main() -> None:
     train, held_out = Frames(args.data), Frames(args.eval, every=10)
     vae = load_vae(args.vae).to(args.device)
     fields = vae.reference.fields.requires_grad_(True)
-    average = Averaged(vae, 0.998)
     optimiser = torch.optim.Adam(fields.parameters(), lr=args.rate, betas=(0.9, 0.98))
-    budget, steps = Budget(args.minutes), 0
-    bar = tqdm(total=100, desc="fields", unit="%")
-    while budget.progress < 1.0:
-        set_rate(optimiser, cosine_rate(budget.progress, args.rate))
-        loss = fields_loss(vae, augment(train.draw(args.batch, rng, EACH), rng).to(args.device), args.device)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(fields.parameters(), 1.0)
-        optimiser.step()
-        average.update(vae)
-        steps += 1
-        bar.n = int(100 * budget.progress)
-        bar.set_postfix(step=steps, loss=f"{loss.item():.4f}")
-        if steps % 300 == 0:
-            print(f"\nstep {steps} {evaluate(average.module, held_out, args.device)}", flush=True)
-            save_file(average.module.state_dict(), args.out)
-    final = average.module.cpu()
+    training = Training("fields", vae, optimiser, args.minutes, decay=0.998)
+    while training.goes_on():
+        if training.step(fields_loss(vae, augment(train.draw(args.batch, rng, EACH), rng).to(args.device), args.device)):
+            print(f"\nstep {training.steps} {evaluate(training.average, held_out, args.device)}", flush=True)
+            save_file(training.average.state_dict(), args.out)
+    final = training.average.cpu()
     metrics: dict[str, float] = evaluate(final, held_out, "cpu")
-    metrics |= {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes}
+    metrics |= {"steps": training.steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes}
     print(metrics, flush=True)
     save_part(args.out, final, {"fields": metrics}, args.vae)
 

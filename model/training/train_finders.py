@@ -18,7 +18,7 @@ from tqdm import tqdm
 from model.layers import Layers, behind, matte_of
 from model.motion import lids_of, pixel_grid
 from model.training.clips import clip_paths, load_clip
-from model.training.loop import Averaged, Budget, begin, cosine_rate, psnr, save_part, set_rate, to_picture_tensor
+from model.training.loop import Training, begin, psnr, save_part, to_picture_tensor
 from model.training.train_teacher import load_vae
 from model.training.train_vae import EYES_BOX, Frames, eyes_loss
 from model.vae import ReferenceVAE
@@ -132,29 +132,18 @@ def main() -> None:
     vae = load_vae(args.vae)
     finders = vae.reference.finders
     trained = nn.ModuleList((finders.eyes, finders.person)).requires_grad_(True)
-    average = Averaged(vae, 0.99)
     optimiser = torch.optim.Adam(trained.parameters(), lr=args.rate, betas=(0.9, 0.98))
-    budget, steps = Budget(args.minutes), 0
-    bar = tqdm(total=100, desc="finders", unit="%")
-    while budget.progress < 1.0:
-        set_rate(optimiser, cosine_rate(budget.progress, args.rate))
+    training = Training("finders", vae, optimiser, args.minutes, decay=0.99)
+    while training.goes_on():
         portraits = train.take(rng.integers(len(train.pictures), size=args.batch))
         pictures, eyes, mattes = bent(elsewhere(portraits, rng), rng)
         found = vae.reference(pictures)
         loss = eyes_loss(found.eyes, eyes) + MATTE_SHARE * F.binary_cross_entropy_with_logits(found.person, mattes)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
-        optimiser.step()
-        average.update(vae)
-        steps += 1
-        bar.n = int(100 * budget.progress)
-        bar.set_postfix(step=steps, loss=f"{loss.item():.4f}")
-        if steps % 300 == 0:
-            print(f"\nstep {steps} {evaluate(average.module, held_out, blinking)}", flush=True)
-    final = average.module
+        if training.step(loss):
+            print(f"\nstep {training.steps} {evaluate(training.average, held_out, blinking)}", flush=True)
+    final = training.average
     metrics: dict[str, float] = evaluate(final, held_out, blinking)
-    metrics |= {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes}
+    metrics |= {"steps": training.steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes}
     print(metrics, flush=True)
     save_part(args.out, final, {"finders": metrics}, args.vae)
 

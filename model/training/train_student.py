@@ -9,7 +9,6 @@ clean frames it sees as context are, half the time, its own predictions instead 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,11 +16,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from tqdm import tqdm
 
 from model.audio import STEP, AudioEncoder
 from model.conditions import STEPS_BEFORE, STEPS_PER_LATENT
-from model.training.loop import Averaged, Budget, begin, compile_blocks, cosine_rate, mixed_precision, save_checkpoint, save_part, set_rate
+from model.training.loop import Training, begin, compile_blocks, mixed_precision, save_part
 from model.training.sequences import Batch, SequencePass, noise_levels, noised, sample_batch
 from model.training.train_teacher import (
     CONTEXT_SIGMA,
@@ -83,48 +81,39 @@ class Settings:
 
 def distil(
     teacher: SequencePass, student: SequencePass, data: Data, quiet: Tensor, settings: Settings, device: str,
-    report: Callable[[int, SequencePass], None],
-) -> tuple[SequencePass, int]:  # fmt: skip
-    """The student, averaged, and its steps. `report` sees both every 200 steps."""
+    checkpoint: Path | None = None,
+) -> Training[SequencePass]:  # fmt: skip
+    """The finished training, whose average is the student. Reports and writes the checkpoint, if any, every 200 steps."""
     rng, generator = np.random.default_rng(settings.seed + 1), torch.Generator().manual_seed(settings.seed + 1)
     teacher, student = teacher.to(device).requires_grad_(False), student.to(device)
-    average = Averaged(student, settings.decay)
-    guided = Guided(teacher, quiet.to(device), settings.guidance)
-    compile_blocks(student.dit.blocks)  # the others only ever go forward: compiling them takes longer than it saves
     trained = [p for p in student.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=settings.rate, betas=(0.9, 0.95), weight_decay=0.0)
-    budget, steps = Budget(settings.minutes), 0
-    bar = tqdm(total=100, desc="student", unit="%")
-    while budget.progress < 1.0:
-        set_rate(optimiser, cosine_rate(budget.progress, settings.rate))
+    training = Training("student", student, optimiser, settings.minutes, decay=settings.decay, report_every=200)
+    if checkpoint:
+        training.resume(checkpoint)
+    guided = Guided(teacher, quiet.to(device), settings.guidance)
+    compile_blocks(student.dit.blocks)  # the others only ever go forward: compiling them takes longer than it saves
+    while training.goes_on():
         batch = sample_batch(data.train, settings.batch, LENGTH, rng, device, data.chances)
         with mixed_precision(device):
-            source = rolled_out(average.module, batch, generator) if rng.random() < settings.rollout_share else batch
+            source = rolled_out(training.average, batch, generator) if rng.random() < settings.rollout_share else batch
             context = corrupt_context(source.latents, generator, settings.context_sigma)
             t = noise_levels(tuple(batch.latents.shape[:2]), generator).to(device)
             noisy = noised(batch.latents, t, torch.randn(batch.latents.shape, generator=generator).to(device))
             target = guided(batch, noisy, t, *context).float()
             out = student(batch, noisy, t, *context).float()
-        loss = reconstruction_loss(out, target, data.weight, batch.pressed)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimiser.step()
-        average.update(student)
-        steps += 1
-        bar.n = int(100 * budget.progress)
-        bar.set_postfix(step=steps, loss=f"{loss.item():.4f}")
-        if steps % 200 == 0:
-            report(steps, average.module)
-    bar.close()
-    return average.module.cpu(), steps
+        if training.step(reconstruction_loss(out, target, data.weight, batch.pressed)):
+            print(f"\nstep {training.steps} {evaluate(training.average, data.held_out, data.weight)}", flush=True)
+            if checkpoint:
+                training.save(checkpoint)
+    return training
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
     parser.add_argument("--teacher", type=Path, required=True)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="written every few minutes")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="written every few minutes; resumed from when present")
     parser.add_argument("--init", type=Path, help="a student to go on from (default: the teacher)")
     parser.add_argument("--guidance", type=float, default=1.3, help="of the teacher's sound against silence; 1 = none")
     args = parser.parse_args()
@@ -133,13 +122,9 @@ def main() -> None:
     teacher.load_state_dict(load_file(args.teacher))
     student.load_state_dict(load_file(args.init or args.teacher))
     settings = Settings(args.minutes, args.batch, args.rate, args.seed, args.guidance)
-
-    def report(steps: int, average: SequencePass) -> None:
-        print(f"\nstep {steps} {evaluate(average, data.held_out, data.weight)}", flush=True)
-        save_checkpoint(args.checkpoint, average=average.state_dict(), steps=steps)
-
-    final, steps = distil(teacher, student, data, quiet_tokens(AudioEncoder.load(args.audio)), settings, args.device, report)
-    metrics: dict[str, float] = {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes}
+    training = distil(teacher, student, data, quiet_tokens(AudioEncoder.load(args.audio)), settings, args.device, args.checkpoint)
+    final = training.average.cpu()
+    metrics: dict[str, float] = {"steps": training.steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes}
     metrics |= {"guidance": args.guidance} | evaluate(final, data.held_out, data.weight.cpu())
     save_part(args.out, final, {"student": metrics}, args.teacher)
 

@@ -10,25 +10,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from tqdm import tqdm
 
 from model.audio import AudioEncoder
 from model.config import PRESENTER_DIT, PRESENTER_VAE
 from model.dit import DiT
 from model.text import StyleEncoder
 from model.training.clips import clip_paths, load_clip
-from model.training.loop import (
-    Averaged,
-    Budget,
-    begin,
-    compile_blocks,
-    cosine_rate,
-    mixed_precision,
-    save_checkpoint,
-    save_part,
-    set_rate,
-    to_picture_tensor,
-)
+from model.training.loop import Training, begin, compile_blocks, mixed_precision, save_part, to_picture_tensor
 from model.training.sequences import (
     Batch,
     EncodedClip,
@@ -152,43 +140,22 @@ def main() -> None:
     model.dit.mean_latent.latent_scale.copy_(1.0 / load_vae(args.vae).latent_std)
     data = load_data(args)
     model, weight = model.to(args.device), data.weight
-    average = Averaged(model, 0.999)
-    compile_blocks(model.dit.blocks)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=args.rate, betas=(0.9, 0.95), weight_decay=0.01)
-    steps, elapsed = 0, 0.0
-    if args.checkpoint.exists():
-        saved = torch.load(args.checkpoint, weights_only=True, map_location=args.device)
-        model.load_state_dict(saved["model"])
-        average.module.load_state_dict(saved["average"])
-        optimiser.load_state_dict(saved["optimiser"])
-        steps, elapsed, average.updates = saved["steps"], saved["elapsed"], saved["steps"]
-    budget = Budget(args.minutes, elapsed)
-    bar = tqdm(total=100, desc="teacher", unit="%")
-    while budget.progress < 1.0:
-        set_rate(optimiser, cosine_rate(budget.progress, args.rate))
+    training = Training("teacher", model, optimiser, args.minutes, decay=0.999, report_every=200)
+    training.resume(args.checkpoint)
+    compile_blocks(model.dit.blocks)
+    while training.goes_on():
         batch: Batch = sample_batch(data.train, args.batch, LENGTH, rng, args.device, data.chances)
         t = noise_levels(tuple(batch.latents.shape[:2]), generator).to(args.device)
         noisy = noised(batch.latents, t, torch.randn(batch.latents.shape, generator=generator).to(args.device))
         context, sigma = corrupt_context(batch.latents, generator)
         with mixed_precision(args.device):
             out = model(batch, noisy, t, context, sigma)
-        loss = reconstruction_loss(out.float(), batch.latents, weight, batch.pressed)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        average.update(model)
-        steps += 1
-        bar.n = int(100 * budget.progress)
-        bar.set_postfix(step=steps, loss=f"{loss.item():.4f}")
-        if steps % 200 == 0:
-            print(f"\nstep {steps} {budget.elapsed_s / 60:.1f} min {evaluate(average.module, data.held_out, weight)}", flush=True)
-            save_checkpoint(
-                args.checkpoint, model=model.state_dict(), average=average.module.state_dict(),
-                optimiser=optimiser.state_dict(), steps=steps, elapsed=budget.elapsed_s,
-            )  # fmt: skip
-    final = average.module.cpu()
-    metrics: dict[str, float] = {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes}
+        if training.step(reconstruction_loss(out.float(), batch.latents, weight, batch.pressed)):
+            print(f"\nstep {training.steps} {evaluate(training.average, data.held_out, weight)}", flush=True)
+            training.save(args.checkpoint)
+    final = training.average.cpu()
+    metrics: dict[str, float] = {"steps": training.steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes}
     metrics |= {"sequences": len(data.train)} | evaluate(final, data.held_out, weight.cpu())
     save_part(args.out, final, {"teacher": metrics}, args.init)
 

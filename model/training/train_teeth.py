@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from model.mouth import TEETH_BOX, UpperTeeth, grid_around_mouth, places_of_teeth
 from model.training.clips import clip_paths, load_clip
-from model.training.loop import Averaged, Budget, begin, cosine_rate, save_part, set_rate, to_picture_tensor
+from model.training.loop import Training, begin, save_part, to_picture_tensor
 from model.training.train_finders import photographed
 from model.training.train_teacher import load_vae
 
@@ -94,29 +94,17 @@ def main() -> None:
     train, held_out = Portraits(args.data), Portraits(args.eval)
     vae = load_vae(args.vae)
     teeth = vae.reference.teeth.requires_grad_(True)
-    average = Averaged(teeth, 0.995)
     optimiser = torch.optim.Adam(teeth.parameters(), lr=args.rate, betas=(0.9, 0.98))
-    budget, steps = Budget(args.minutes), 0
-    bar = tqdm(total=100, desc="teeth", unit="%")
-    while budget.progress < 1.0:
-        set_rate(optimiser, cosine_rate(budget.progress, args.rate))
+    training = Training("teeth", teeth, optimiser, args.minutes, decay=0.995)
+    while training.goes_on():
         pictures, where = train.take(rng.integers(len(train.pictures), size=args.batch))
         shown, places = bent(pictures, where, rng)
         found = places_of_teeth(teeth.found(shown), grid_around_mouth(pictures))
-        loss = off_px(found, places, pictures.shape[3]).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(teeth.parameters(), 1.0)
-        optimiser.step()
-        average.update(teeth)
-        steps += 1
-        bar.n = int(100 * budget.progress)
-        bar.set_postfix(step=steps, loss=f"{loss.item():.3f}")
-        if steps % 300 == 0:
-            print(f"\nstep {steps} {evaluate(average.module, held_out)}", flush=True)
-    vae.reference.teeth.load_state_dict(average.module.state_dict())
-    metrics: dict[str, float] = evaluate(average.module, held_out)
-    metrics |= {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes}
+        if training.step(off_px(found, places, pictures.shape[3]).mean()):
+            print(f"\nstep {training.steps} {evaluate(training.average, held_out)}", flush=True)
+    vae.reference.teeth.load_state_dict(training.average.state_dict())
+    metrics: dict[str, float] = evaluate(training.average, held_out)
+    metrics |= {"steps": training.steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes}
     print(metrics, flush=True)
     save_part(args.out, vae, {"teeth": metrics}, args.vae)
 

@@ -24,18 +24,7 @@ from model.config import PRESENTER_VAE
 from model.controls import CONTROL_NAMES
 from model.motion import BLINK, fetch, lids_of, pixel_grid
 from model.training.clips import clip_paths, load_clip
-from model.training.loop import (
-    Averaged,
-    Budget,
-    begin,
-    cosine_rate,
-    mixed_precision,
-    psnr,
-    save_checkpoint,
-    save_part,
-    set_rate,
-    to_picture_tensor,
-)
+from model.training.loop import Training, begin, mixed_precision, psnr, save_part, to_picture_tensor
 from model.vae import Change, Reference, ReferenceVAE, compose
 
 MOUTH_BOX = (slice(136, 196), slice(94, 162))  # rows, columns: where the renderer's framing puts the mouth
@@ -252,20 +241,11 @@ def main() -> None:
         vae.load_state_dict(load_file(args.init))
     vae = vae.to(args.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     vae.reference.requires_grad_(not args.keep_reference)
-    average = Averaged(vae, 0.998)
     optimiser = torch.optim.Adam([p for p in vae.parameters() if p.requires_grad], lr=args.rate, betas=(0.9, 0.98))
-    steps, elapsed = 0, 0.0
-    if args.checkpoint.exists():
-        saved = torch.load(args.checkpoint, weights_only=True, map_location=args.device)
-        vae.load_state_dict(saved["model"])
-        average.module.load_state_dict(saved["vae"])
-        optimiser.load_state_dict(saved["optimiser"])
-        steps, elapsed, average.updates = saved["steps"], saved["elapsed"], saved["steps"]
     weight = loss_weight(256, 4.0, 3.0).to(args.device)
-    budget = Budget(args.minutes, elapsed)
-    bar = tqdm(total=100, desc="autoencoder", unit="%")
-    while budget.progress < 1.0:
-        set_rate(optimiser, cosine_rate(budget.progress, args.rate))
+    training = Training("autoencoder", vae, optimiser, args.minutes, decay=0.998)
+    training.resume(args.checkpoint)
+    while training.goes_on():
         sample = augment(frames.draw(args.batch, rng), rng).to(args.device)
         with mixed_precision(args.device):
             reference: Reference = vae.reference(sample.references.contiguous(memory_format=torch.channels_last))
@@ -284,26 +264,13 @@ def main() -> None:
         picture = picture_loss(compose(moved.layers, change), sample.frames, weight * (1.0 + INSIDE_WEIGHT * mouth))
         motion = change_loss(change, moved.motion.total(), told, sample)
         found = eyes_loss(reference.eyes, sample.eyes[:, 0]) + F.binary_cross_entropy_with_logits(reference.person, sample.matte[:, 0])
-        loss = picture + motion + found
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimiser.step()
-        average.update(vae)
-        steps += 1
-        bar.set_postfix(step=steps, picture=f"{picture.item():.4f}", told=f"{motion.item():.4f}")
-        bar.n = int(100 * budget.progress)
-        bar.refresh()
-        if steps % 300 == 0:
-            print(f"\nstep {steps} {budget.elapsed_s / 60:.1f} min {evaluate(average.module, held_out, args.device)}", flush=True)
-            save_checkpoint(
-                args.checkpoint, model=vae.state_dict(), vae=average.module.state_dict(), optimiser=optimiser.state_dict(),
-                steps=steps, elapsed=budget.elapsed_s,
-            )  # fmt: skip
-    final = average.module.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        if training.step(picture + motion + found):
+            print(f"\nstep {training.steps} {evaluate(training.average, held_out, args.device)}", flush=True)
+            training.save(args.checkpoint)
+    final = training.average.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     calibrate(final, args.data)
     metrics: dict[str, float] = evaluate(final, held_out, "cpu")
-    metrics |= {"steps": steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes, "frames": len(frames)}
+    metrics |= {"steps": training.steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes, "frames": len(frames)}
     print(metrics, flush=True)
     save_part(args.out, final, {"vae": metrics}, args.init)
 
