@@ -145,6 +145,8 @@ def portrait_motion(fields_BKchw: Tensor, moves_FM: Tensor) -> Motion:
     head_motion = -displacement
     for _ in range(_SETTLE):
         head_motion = torch.lerp(head_motion, -fetch(displacement, head_motion), _HALF)
+    # Beside such a gap each pixel falls on one side or the other, in steps of this grid: smoothed, the outline of a jaw is a line again.
+    head_motion = F.avg_pool2d(head_motion, 3, stride=1, padding=1, count_include_pad=False)
     expression = torch.einsum("bfk,bkchw->bfchw", mixed_by[:, :, face], fields_BKchw[:, face]).flatten(0, 1)
     return Motion(displacement, head_motion, expression)
 
