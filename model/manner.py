@@ -1,7 +1,7 @@
-"""What a prompt asks of the embedded preset's motion: words that set the controls the network is conditioned on.
+"""Style words: what a prompt asks of the embedded preset's motion, and the words for it that the network is told.
 
-The network was trained on few style words (`model/text.py`), but draws every motion it is told. So a word becomes a change of the
-controls: the word is understood here, the picture that follows from it is the network's. Every size lies within what training showed.
+The network is told the words (`model/text.py`) and draws every motion it is told: so a word also becomes a change of the controls. The word
+is understood here, the picture that follows from it is the network's. Every size lies within what training showed.
 """
 
 from __future__ import annotations
@@ -25,30 +25,39 @@ class Manner:
     liveliness: float = 1.0
 
 
-# Each with the words that ask for it. Left and right are the viewer's.
-_SMILING, _SERIOUS, _SURPRISED = r"smil(?:e|es|ing)|happ(?:y|ily)|cheerful|friendly", r"serious|stern|grave", r"surprised|astonished"
-_NODDING, _SHAKING = r"nod|nods|nodding", r"shak(?:es|ing) (?:his|her|their|the) head"
-_CALM, _LIVELY = r"calm|still|quiet", r"lively|energetic|excited"
-_LOOKING = r"look(?:s|ing)? (?:to the )?(left|right|up|down)"
+# Each with what asks for it. Left and right are the viewer's.
+STYLES = {
+    "smiling": r"smil(?:e|es|ing)|happ(?:y|ily)|cheerful|friendly",
+    "serious": r"serious|stern|grave",
+    "surprised": r"surprised|astonished",
+    "nodding": r"nod|nods|nodding",
+    "shaking": r"shak(?:es|ing) (?:his|her|their|the) head",
+} | {where: rf"look(?:s|ing)? (?:to the )?{where}" for where in ("left", "right", "up", "down")} | {
+    "calm": r"calm|still|quiet",
+    "lively": r"lively|energetic|excited",
+}  # fmt: skip
 _DIRECTIONS = {
     "left": Manner(yaw=-0.9, gaze_x=-0.7), "right": Manner(yaw=0.9, gaze_x=0.7),
     "up": Manner(pitch=0.9, gaze_y=0.7), "down": Manner(pitch=-0.9, gaze_y=-0.7),
 }  # fmt: skip
 
 
-def manner_of(prompt: str) -> Manner:
-    """What the known words of a prompt add up to; other words change nothing. Of several directions the first counts."""
+def styles_of(prompt: str) -> list[str]:
+    """The styles that a prompt asks for, in the order of `STYLES`; other words say nothing. Of several directions the first counts."""
     text = " ".join(re.findall(r"[a-z]+", prompt.lower()))
+    found = {style: match.start() for style, words in STYLES.items() if (match := re.search(rf"\b(?:{words})\b", text))}
+    towards = sorted(found.keys() & _DIRECTIONS.keys(), key=lambda style: found[style])
+    return [style for style in found if style not in towards[1:]]
 
-    def asked(words: str) -> bool:
-        return re.search(rf"\b(?:{words})\b", text) is not None
 
-    looking = re.search(rf"\b{_LOOKING}\b", text)
-    towards = _DIRECTIONS[looking[1]] if looking else Manner()
+def manner_of(prompt: str) -> Manner:
+    """What the styles of a prompt add up to."""
+    asked = styles_of(prompt)
+    towards = next((_DIRECTIONS[style] for style in asked if style in _DIRECTIONS), Manner())
     return Manner(
         yaw=towards.yaw, pitch=towards.pitch, gaze_x=towards.gaze_x, gaze_y=towards.gaze_y,
-        brow=0.5 * asked(_SURPRISED) - 0.3 * asked(_SERIOUS),
-        smile=0.5 * asked(_SMILING) - 0.2 * asked(_SERIOUS),
-        nod=0.7 * asked(_NODDING), shake=0.7 * asked(_SHAKING),
-        liveliness=1.0 + 0.6 * asked(_LIVELY) - 0.4 * asked(_CALM),
+        brow=0.5 * ("surprised" in asked) - 0.3 * ("serious" in asked),
+        smile=0.5 * ("smiling" in asked) - 0.2 * ("serious" in asked),
+        nod=0.7 * ("nodding" in asked), shake=0.7 * ("shaking" in asked),
+        liveliness=1.0 + 0.6 * ("lively" in asked) - 0.4 * ("calm" in asked),
     )  # fmt: skip

@@ -1,23 +1,27 @@
 """The embedded preset's text encoder: a small vocabulary of style words, one learned vector each.
 
-Unknown words are ignored, so a prompt written for the large model does no harm here. `tokenise` is the whole tokenizer.
+Unknown words are ignored, so a prompt written for the large model does no harm here. Which words of a prompt ask for which style is said
+in `model/manner.py`. `tokenise` is the whole tokenizer.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-STYLE_WORDS = ("neutral", "smiling", "serious", "surprised")
+from model.manner import styles_of
+
+# What training showed (`model/training/styles.py`): nobody there shakes the head.
+STYLE_WORDS = ("neutral", "smiling", "serious", "surprised", "nodding", "left", "right", "up", "down", "calm", "lively")
 TEXT_TOKENS = 4
 _INDEX = {word: i + 1 for i, word in enumerate(STYLE_WORDS)}
 
 
-def tokenise(prompt: str) -> list[int]:
+def tokenise(styles: Sequence[str]) -> list[int]:
     """Token ids, exactly TEXT_TOKENS long, 0 = none."""
-    ids = [_INDEX[word] for word in re.findall(r"[a-z]+", prompt.lower()) if word in _INDEX]
+    ids = [_INDEX[style] for style in styles if style in _INDEX]
     return (ids + [0] * TEXT_TOKENS)[:TEXT_TOKENS]
 
 
@@ -31,4 +35,4 @@ class StyleEncoder(nn.Module):
         return self.embedding(ids_BL)
 
     def encode(self, prompt: str) -> Tensor:
-        return self(torch.tensor([tokenise(prompt)]))
+        return self(torch.tensor([tokenise(styles_of(prompt))]))

@@ -112,7 +112,7 @@ def roll(
 ) -> Rolled:  # fmt: skip
     window = RollingWindow(model.dit, config, quiet)
     still = encoded.stills[0].float()
-    state = window.open(still, still, encoded.image[0].float(), model.text(encoded.text[None])[0], seed=0)
+    state = window.open(still, still, encoded.image[0].float(), model.text(encoded.styles(slice(None))[None])[0], seed=0)
     moves, latents = encoded.moves[0], []
     for heard, told in zip(encoded.audio[0].float(), move_tokens(moves), strict=True):
         (latent,), (state,) = window.advance([state], heard[None], told[None])

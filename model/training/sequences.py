@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from model.audio import AudioEncoder
 from model.conditions import STEPS_BEFORE, STEPS_PER_LATENT, audio_tokens, image_tokens, masked_video, move_tokens
-from model.controls import CONTROL_NAMES, NUM_CONTROLS
+from model.controls import NUM_CONTROLS, neutral_controls
 from model.dit import DiT
 from model.motion import NUM_HEAD_CONTROLS
 from model.text import StyleEncoder, tokenise
@@ -31,6 +31,7 @@ from model.training.clips import Clip, clip_paths, load_clip
 from model.training.loop import to_picture_tensor
 from model.training.revoice import revoiced
 from model.training.soup import draw_task, mask_of
+from model.training.styles import styles_seen
 from model.training.train_vae import EYES_BOX, MIRRORED, MOUTH_BOX
 from model.training.visemes import lips_pressed
 from model.vae import Reference, ReferenceVAE
@@ -43,15 +44,18 @@ _LEAD = 16_000  # samples a clip stores before its first frame
 class EncodedClip:
     """latents [R, T, C, h, w], one version a reference; stills [R, C, h, w], the references themselves, and their image tokens
     [R, 16, c]; moves [R, F, NUM_CONTROLS], controls of video frames less the reference's; audio [V, T, 12, 192], V versions of the sound;
-    text [L] ids; pressed [F], 1 where the lips are closed for a bilabial."""
+    pressed [F], 1 where the lips are closed for a bilabial."""
 
     latents: Tensor
     stills: Tensor
     image: Tensor
     moves: Tensor
     audio: Tensor
-    text: Tensor
     pressed: Tensor
+
+    def styles(self, frames: slice) -> Tensor:
+        """Ids [L] of the words for a stretch. The first reference looks at the viewer, as a prompt takes it."""
+        return torch.tensor(tokenise(styles_seen(self.moves[0, frames] + torch.from_numpy(neutral_controls()))))
 
 
 @torch.inference_mode()
@@ -61,7 +65,6 @@ def encode_clip(path: Path, vae: ReferenceVAE, encoder: AudioEncoder, versions: 
     length = len(clip.frames) // 4
     audio = _sound_versions(clip, length, encoder, versions)
     pressed = torch.from_numpy(lips_pressed(clip.mouth[: length * 4]).astype(np.float32))
-    text = torch.tensor(tokenise("smiling" if clip.controls[:, CONTROL_NAMES.index("smile")].mean() > 0.35 else "neutral"))
     frames, pictures = to_picture_tensor(clip.frames[: length * 4]), to_picture_tensor(clip.references)
     encoded = []
     for mirrored in (False, True):
@@ -74,7 +77,7 @@ def encode_clip(path: Path, vae: ReferenceVAE, encoder: AudioEncoder, versions: 
         latents = torch.stack([_encode(vae, frames, reference.one(which), moves[which]) for which in range(len(chosen))])
         encoded.append(EncodedClip(
             latents=latents.half().cpu(), stills=vae.encode_still(reference).half().cpu(),
-            image=image_tokens(reference.coarse).half().cpu(), moves=moves, audio=audio, text=text, pressed=pressed,
+            image=image_tokens(reference.coarse).half().cpu(), moves=moves, audio=audio, pressed=pressed,
         ))  # fmt: skip
     return encoded
 
@@ -160,7 +163,8 @@ def cut(clip: EncodedClip, start: int, length: int, which: int, task: str, rng: 
     """A stretch of a clip relative to reference `which`, with a random version of its sound; the fields of a batch of one."""
     span, frames = slice(start, start + length), slice(4 * start, 4 * (start + length))
     audio = clip.audio[int(rng.integers(len(clip.audio))), span]
-    text = clip.text if rng.random() < 0.5 else torch.zeros_like(clip.text)
+    text = clip.styles(frames)
+    text = text if rng.random() < 0.5 else torch.zeros_like(text)
     latents, controls = clip.latents[which, span], move_tokens(clip.moves[which, frames])
     known, anchored = mask_of(task, (length, 4, *latents.shape[2:]), rng)
     still, image = (told[which] * anchored.to(told) for told in (clip.stills, clip.image))

@@ -17,6 +17,7 @@ from model.controls import CONTROL_NAMES, NUM_CONTROLS, ControllerState, next_co
 from model.dit import DiT
 from model.i420_decoder import I420Canvas, I420Decoder
 from model.layers import Layers
+from model.manner import styles_of
 from model.motion import BLINK, Motion, Moved
 from model.mouth import DEPTH
 from model.rope import apply_rope, rope_table
@@ -222,4 +223,4 @@ def test_an_idle_face_blinks_like_a_person() -> None:
 
 
 def test_unknown_style_words_are_ignored() -> None:
-    assert tokenise("a smiling astronaut") == [2, 0, 0, 0]
+    assert tokenise(styles_of("an astronaut smiles, looking left")) == [2, 6, 0, 0]

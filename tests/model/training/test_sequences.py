@@ -9,10 +9,14 @@ import torch
 from model.audio import PHONES
 from model.conditions import masked_video
 from model.config import PRESENTER_VAE
+from model.controls import CONTROL_NAMES, ControllerState, neutral_controls, next_controls
+from model.manner import manner_of, styles_of
 from model.tasks import mouth_mask
+from model.text import STYLE_WORDS
 from model.training.revoice import matched_times
 from model.training.soup import SOUP, draw_task, mask_of
 from model.training.speech import installed_voices, say_again, synthesise
+from model.training.styles import styles_seen
 from model.training.train_teacher import reconstruction_loss
 from model.training.visemes import lips_pressed, mouth_curves
 from model.vae import ReferenceVAE, dct_basis
@@ -109,3 +113,34 @@ def test_the_masked_video_holds_known_frames_and_the_fill() -> None:
     where[3], where[1, :, :8] = 1.0, 1.0
     y = masked_video(vae.stack(fill)[0], vae.stack(known)[0], where, vae.latent_std)
     assert torch.allclose(vae.unstack(y[None]), torch.lerp(fill, known, where[:, None]), atol=1e-5)
+
+
+def seen(**changes: torch.Tensor | float) -> list[str]:
+    """A second of a still face that looks at the viewer, changed."""
+    controls = torch.from_numpy(neutral_controls()).repeat(24, 1)
+    controls[:, CONTROL_NAMES.index("x")] += torch.linspace(0.0, 0.95, 24)  # as heads sway
+    for name, value in changes.items():
+        controls[:, CONTROL_NAMES.index(name)] += value
+    return styles_seen(controls)
+
+
+def test_a_stretch_is_told_in_the_words_a_prompt_would_use() -> None:
+    swing = torch.sin(torch.arange(24) * 2 * torch.pi * 1.4 / 25)
+    assert seen() == ["neutral"]
+    assert seen(smile=0.4) == ["smiling"] and seen(brow=0.4) == ["surprised"] and seen(brow=-0.3) == ["serious"]
+    assert seen(yaw=-0.8) == ["left"] == seen(gaze_x=-0.6) and seen(pitch=0.8, smile=0.4) == ["smiling", "up"]
+    assert "nodding" in seen(pitch=0.3 * swing) and "nodding" not in seen(yaw=0.3 * swing)
+    assert seen(x=torch.linspace(0.0, -0.8, 24)) == ["calm"] and seen(x=torch.linspace(0.0, 1.0, 24)) == ["lively"]
+    assert seen(yaw=0.9, gaze_x=-0.6) == ["neutral"], "the head one way, the eyes another"
+
+
+@pytest.mark.parametrize("prompt", ["smiling", "serious", "surprised", "nodding", "looking left", "looking up", "calm", "lively"])
+def test_what_a_word_asks_for_is_what_training_called_so(prompt: str) -> None:
+    """The controls that a prompt leads to are described by its word, most of the time."""
+    (word,) = styles_of(prompt)
+    assert word in STYLE_WORDS
+    controls = torch.from_numpy(next_controls(ControllerState(5, manner=manner_of(prompt)), 25 * 60, "speaking")[0])
+    told = [word in styles_seen(second) for second in controls.split(25)]
+    plain = torch.from_numpy(next_controls(ControllerState(5), 25 * 60, "speaking")[0])
+    untold = [word in styles_seen(second) for second in plain.split(25)]
+    assert sum(told) > 30 and sum(told) > 1.5 * sum(untold), (sum(told), sum(untold))

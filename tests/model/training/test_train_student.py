@@ -74,5 +74,5 @@ def test_far_poses_are_drawn_more_often() -> None:
     near, far = moves.clone(), moves.clone()
     near[..., 0], far[..., 1] = 0.5, -1.5
     empty = torch.zeros(1)
-    clips = [EncodedClip(empty, empty, empty, turned, empty, empty, empty) for turned in (near, far)]
+    clips = [EncodedClip(empty, empty, empty, turned, empty, empty) for turned in (near, far)]
     assert far_turned(clips).tolist() == pytest.approx([0.25, 0.75])
