@@ -107,12 +107,12 @@ class I420Decoder(nn.Module):
             halved = halved._replace(person=with_lids(halved.person, canvas.lids.halved(), blink))
         y = self._paint(full, motion, painted, slice(0, 1))
         uv = self._paint(halved, motion, halved_painted, slice(1, 3))
-        return to_pixels(_joined(y, uv))
+        return to_pixels(joined(y, uv))
 
     def planes(self, pictures_F3HW: Tensor) -> Tensor:
         """Pictures in [-1, 1] as what is drawn should be, float32 [F, H*3//2, W], not rounded."""
         whole = torch.einsum("pc,fchw->fphw", self.to_planes, pictures_F3HW.float()) + self.offset[:, None, None]
-        return _joined(whole[:, :1], F.avg_pool2d(whole[:, 1:], 2))
+        return joined(whole[:, :1], F.avg_pool2d(whole[:, 1:], 2))
 
     def _paint(self, layers: Layers, motion: Tensor, painted: Tensor, which: slice) -> Tensor:
         """painted: cover, then colours [F, 1 + p, H, W]."""
@@ -126,8 +126,8 @@ def to_pixels(planes: Tensor) -> Tensor:
     return planes.round().clamp_(0, 255).to(torch.uint8)
 
 
-def _joined(luma_F1HW: Tensor, chroma_F2hw: Tensor) -> Tensor:
-    """One below the other, as in I420 [F, H*3//2, W]."""
+def joined(luma_F1HW: Tensor, chroma_F2hw: Tensor) -> Tensor:
+    """Planes one below the other, as in I420 [F, H*3//2, W]."""
     return torch.cat((luma_F1HW.flatten(1), chroma_F2hw.flatten(1)), dim=1).view(len(luma_F1HW), -1, luma_F1HW.shape[-1])
 
 

@@ -111,7 +111,7 @@ class AvatarPipeline:
         """
         state = self.open(portrait, seed=seed)
         reference = self._vae.reference(self._pictures(portrait[None]))
-        return replace(state, task=LipSync(self._vae, reference, lambda frame: self._pictures(pictures(frame))))
+        return replace(state, task=LipSync(self._vae, reference, lambda frame: self._pictures(pictures(frame)), self._decoder.planes))
 
     @torch.inference_mode()
     def jaw_drops(self, pictures: np.ndarray) -> np.ndarray:
@@ -125,6 +125,13 @@ class AvatarPipeline:
             came_from = self._vae.decoder(latents, canvas, self._unmoved(1)).motion[0, 1]
             drops.append(came_from[ABOVE_LIPS].mean() - came_from[BELOW_LIPS].mean())
         return torch.stack(drops).cpu().numpy()
+
+    @torch.inference_mode()
+    def poses(self, pictures: np.ndarray) -> np.ndarray:
+        """What moves the head from the first picture's pose to that of each, uint8 RGB [N, 256, 256, 3]; float32 [N, NUM_CONTROLS]."""
+        batch = self._pictures(pictures)
+        read = PoseReader(self._vae, self._vae.reference(batch[:1]))
+        return torch.cat([read(picture) for picture in batch.split(1)]).cpu().numpy()
 
     def _pictures(self, pictures: np.ndarray) -> Tensor:
         """uint8 RGB [N, 256, 256, 3] as the networks take them."""
@@ -175,7 +182,7 @@ class AvatarPipeline:
         closed = close_lips(predicted, torch.stack([s.resting for s in states]), closures, self._mouth)
         shown = torch.cat([each.finish(frames) for each, frames in zip(told, closed, strict=True)])
         drawn = self._decoder(shown, I420Canvas.cat([s.canvas for s in states]), moves).unflatten(0, (len(states), -1))
-        frames = [f if each.added is None else to_pixels(f + each.added) for each, f in zip(told, drawn, strict=True)]
+        frames = [f if each.retouch is None else to_pixels(each.retouch(f.float())) for each, f in zip(told, drawn, strict=True)]
         end = self._past_samples + self.geometry.chunk_samples_16k
         after = [
             replace(s, window=window, last=ends_at[-1], past_audio=past[end - self._past_samples : end])

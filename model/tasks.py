@@ -19,6 +19,7 @@ from torch import Tensor
 
 from model.conditions import masked_video
 from model.controls import NUM_CONTROLS
+from model.i420_decoder import joined
 from model.layers import matte_of
 from model.motion import NUM_HEAD_CONTROLS, portrait_motion
 from model.vae import Reference, ReferenceVAE
@@ -29,13 +30,13 @@ Finish = Callable[[Tensor], Tensor]
 
 
 class Told(NamedTuple):
-    """Of one chunk: its moves [F, NUM_CONTROLS], what is known of its latent frame, what makes of the prediction what is shown, and what
-    is added to the frames it is drawn as, float I420 [F, H*3//2, W]."""
+    """Of one chunk: its moves [F, NUM_CONTROLS], what is known of its latent frame, what makes of the prediction what is drawn, and of the
+    drawn frames, float I420 [F, H*3//2, W], those that are shown."""
 
     moves: np.ndarray
     known: Known | None
     finish: Finish
-    added: Tensor | None = None
+    retouch: Callable[[Tensor], Tensor] | None = None
 
 
 FADE_FRAMES = 20  # within which sway and blinks come and go beside a first or last picture
@@ -43,6 +44,9 @@ FADE_FRAMES = 20  # within which sway and blinks come and go beside a first or l
 MEET_FRAMES = 10
 # Latent pixels of the lower face, from under the nose to under an open jaw: what lip-sync makes anew.
 MOUTH_CELLS = (slice(8, 13), slice(5, 11))
+# As shares of the picture: how far below the upper teeth the middle of an open mouth is, and how far from there lip-sync draws lips; up to
+# which share of that, all of them.
+_BELOW_TEETH, _LIPS_REACH, _LIPS_WHOLE = 0.075, 0.125, 0.8
 # Two turns of the head may add up to one that training never showed: the sway is halved where another movement carries it.
 _RIDING = np.array([0.5] * 5 + [1.0] * 5, dtype=np.float32)
 MAX_MOVE = 2.5  # about the widest motion training showed
@@ -97,7 +101,7 @@ class Between:
         led = self._way[:1] + way.flatten(1).cpu().numpy() * (self._way[1:] - self._way[:1])
         sway = _RIDING * (1 - riding.sum(dim=1)).clamp(min=0.0).flatten(1).cpu().numpy()
         met = meeting[:, 1] * self._ends.missing
-        return Told(led + moves * sway, self._known(frame, len(moves)), finish, met if met.any() else None)
+        return Told(led + moves * sway, self._known(frame, len(moves)), finish, (lambda drawn: drawn + met) if met.any() else None)
 
     def _near(self, at: Tensor, frames: int) -> Tensor:
         """How near the first and the last frame are [F, 2, 1, 1], 1 there."""
@@ -114,11 +118,16 @@ class Between:
 
 
 class LipSync:
-    """The pictures of a clip, relative to one of them with closed lips; all is known but the mouth."""
+    """The pictures of a clip, relative to one of them with closed lips; all is known but the mouth.
 
-    def __init__(self, vae: ReferenceVAE, reference: Reference, pictures: Callable[[int], Tensor]) -> None:
-        """pictures: for a chunk's first frame, [F, 3, H, W] in [-1, 1]."""
-        self._vae, self._reference, self._pictures = vae, reference, pictures
+    Shown is the clip but for the lips and what lies around them, wherever the head takes them.
+    """
+
+    def __init__(
+        self, vae: ReferenceVAE, reference: Reference, pictures: Callable[[int], Tensor], planes: Callable[[Tensor], Tensor]
+    ) -> None:  # fmt: skip
+        """pictures: for a chunk's first frame, [F, 3, H, W] in [-1, 1]; planes: from those to I420 [F, H*3//2, W]."""
+        self._vae, self._reference, self._pictures, self._planes = vae, reference, pictures, planes
         self._pose = PoseReader(vae, reference)
         self._still = vae.encode_still(reference)[0]
         self._outside = 1.0 - mouth_mask()
@@ -135,7 +144,9 @@ class LipSync:
 
         where = self._outside.to(true).expand(len(true), -1, -1)
         known = masked_video(self._still, self._vae.stack(true)[0], where, self._vae.latent_std)
-        return Told(fitted.cpu().numpy(), Known(known, where), finish)
+        lips = lips_masks(self._reference.teeth.float(), portrait_motion(self._reference.fields, fitted).shift)
+        redrawn, shown = joined(lips, F.avg_pool2d(lips, 2).expand(-1, 2, -1, -1)), self._planes(pictures)
+        return Told(fitted.cpu().numpy(), Known(known, where), finish, lambda drawn: torch.lerp(shown, drawn, redrawn))
 
 
 class PoseReader:
@@ -189,6 +200,25 @@ def mouth_mask(grid: int = 16) -> Tensor:
     mask = torch.zeros(grid, grid)
     mask[MOUTH_CELLS] = 1.0
     return mask
+
+
+def lips_masks(teeth_13HW: Tensor, shift_F2hw: Tensor) -> Tensor:
+    """1 on the lips, however far they open, and 0 beside the jaw [F, 1, H, W], from where a portrait's upper teeth are behind its lips, and
+    where the head takes its points."""
+    shown = teeth_13HW.abs().sum(dim=1)[0]
+    side = len(shown)
+    place = (torch.arange(side) + 0.5).to(shown)
+    middle = torch.stack([(shown.sum(dim=dim) * place).sum() / shown.sum().clamp(min=1e-6) for dim in (0, 1)])
+    taken = shift_F2hw.flatten(2)[..., _cell(middle, side, shift_F2hw.shape[3])]
+    x, y = ((middle + taken)[:, :, None, None]).split(1, dim=1)
+    away = torch.hypot(place - x, place[:, None] - y - _BELOW_TEETH * side) / (_LIPS_REACH * side)
+    return _smooth((1 - away) / (1 - _LIPS_WHOLE))
+
+
+def _cell(place_2: Tensor, side: int, columns: int) -> int:
+    """Which of a square field's values is of a place in a picture, x before y, counted row by row."""
+    column, row = (int(v * columns / side) for v in place_2.tolist())
+    return row * columns + column
 
 
 def smooth_continuation(unknown_hw: Tensor) -> Tensor:

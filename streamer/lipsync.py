@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _LOOK_SIDE = 640  # pictures are reduced to this where only the face's place is wanted
 _CANDIDATES = 24
+_PIXELS_A_TURN = 1.5  # of a dropped jaw that weigh as much as a pose one unit of the controls away
 
 
 class FramedClip:
@@ -48,12 +49,18 @@ class FramedClip:
         return Image.fromarray(frame.reformat(format="rgb24", **wanted).to_ndarray())
 
 
+def spoken_from(jaw_drops: np.ndarray, poses: np.ndarray) -> int:
+    """Which of a clip's pictures is its portrait: lips closed, and the head as it mostly is, for what a turned one hides is not known."""
+    away = np.linalg.norm(poses - np.median(poses, axis=0), axis=1)
+    return int((jaw_drops + _PIXELS_A_TURN * away).argmin())
+
+
 def lipsync_frames(pipeline: AvatarPipeline, framed: FramedClip, sound: np.ndarray, seed: int) -> Iterator[np.ndarray]:
     """I420 frames of the clip's size, one for every 40 ms of sound; a clip that is too short is shown there and back again."""
     clip, chunk = framed.clip, pipeline.geometry.chunk_frames
     candidates = np.unique(np.linspace(0, len(clip.frames) - 1, _CANDIDATES).round().astype(int)).tolist()
     faces = framed.portraits(candidates)
-    closed = faces[int(pipeline.jaw_drops(faces).argmin())]
-    state = pipeline.open_lipsync(closed, lambda first: framed.portraits(list(range(first, first + chunk))), seed=seed)
+    portrait = faces[spoken_from(pipeline.jaw_drops(faces), pipeline.poses(faces))]
+    state = pipeline.open_lipsync(portrait, lambda first: framed.portraits(list(range(first, first + chunk))), seed=seed)
     for shown, drawn in enumerate(spoken_frames(pipeline, state, sound)):
         yield paste_mouth(np.asarray(clip.frames[clip.there_and_back(shown)]), drawn, framed.framing(shown))

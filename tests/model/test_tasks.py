@@ -104,6 +104,27 @@ def test_lipsync_shows_the_clip_outside_the_mouth(pipeline: AvatarPipeline, port
     assert moves.shape == (4, 10) and moves[0, CONTROL_NAMES.index("yaw")] < -0.2, "the head was turned left"
 
 
+def test_lipsync_draws_the_lips_where_the_head_has_them_and_shows_the_clip_elsewhere(
+    pipeline: AvatarPipeline, portrait: np.ndarray, turned: np.ndarray
+) -> None:
+    """Of drawn frames that are black, a disc remains, over the mouth, which moves with the head."""
+    middles = []
+    for picture in (portrait, turned):
+        clip = np.stack([picture] * GEOMETRY.chunk_frames)
+        retouch = pipeline.open_lipsync(portrait, lambda first, clip=clip: clip).task.told(0, np.zeros((4, 10), dtype=np.float32)).retouch
+        assert retouch is not None
+        black, white = (retouch(torch.full((4, 384, 256), level))[0, :256].numpy() for level in (0.0, 255.0))
+        redrawn = (white - black) / 255.0
+        assert redrawn.min() < 1e-4 and redrawn.max() > 0.999 and 0.02 < redrawn.mean() < 0.08
+        luma = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").to_ndarray(format="yuv420p")[:256]
+        assert np.abs(black - luma)[redrawn < 1e-4].max() < 3.0
+        rows, columns = np.indices(redrawn.shape)
+        middles.append(((redrawn * columns).sum() / redrawn.sum(), (redrawn * rows).sum() / redrawn.sum()))
+    (x, y), (turned_x, _) = middles
+    assert abs(x - 128) < 5 and 150 < y < 172
+    assert turned_x < x - 3, "it was turned to the left"
+
+
 def test_the_fit_of_the_portrait_itself_moves_nothing(pipeline: AvatarPipeline, portrait: np.ndarray) -> None:
     state = pipeline.open_lipsync(portrait, lambda first: np.stack([portrait] * 4))
     with torch.inference_mode():

@@ -15,7 +15,7 @@ from model.paste import mouth_opacity, planes
 from model.pipeline import AvatarPipeline
 from model.portraits import builtin_portraits
 from streamer.cli import main
-from streamer.lipsync import FramedClip, lipsync_frames
+from streamer.lipsync import FramedClip, lipsync_frames, spoken_from
 from streamer.video_file import VideoClip, read_video
 
 VOWEL_HZ = 140
@@ -131,3 +131,11 @@ def test_lipsync_from_the_command_line(tmp_path: Path) -> None:
     out = tmp_path / "o.mp4"
     assert main(["render", "--task", "lipsync", "--video", str(video), "--audio", str(tmp_path / "a.flac"), "--out", str(out)]) == 0
     assert streams(out) == (6, 1, (400, 300))
+
+
+def test_a_clip_speaks_from_a_closed_mouth_and_a_usual_pose() -> None:
+    """An open mouth costs more than a turned head, a turned head more than lips hardly parted."""
+    poses = np.zeros((5, 10), dtype=np.float32)
+    poses[1, 0] = 1.5
+    assert spoken_from(np.array([0.2, 0.0, 3.0, 8.0, 0.4]), poses) == 0
+    assert spoken_from(np.array([5.0, 0.0, 3.0, 8.0, 4.0]), poses) == 1
