@@ -24,8 +24,10 @@ from model.errors import ConfigError
 from model.geometry import Geometry
 from model.i420_decoder import I420Canvas, I420Decoder, to_pixels
 from model.manner import manner_of
+from model.mouth import mouth_mask
+from model.pose import PoseReader
 from model.sampler import shifted_sigmas
-from model.tasks import Between, Ends, LipSync, PoseReader, Talk, Task, mouth_mask
+from model.tasks import Between, Ends, LipSync, Talk, Task
 from model.window import RollingWindow, WindowState
 
 _STEP_SAMPLES = 320  # one audio feature step, 20 ms

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.conditions import masked_video
-from model.controls import NUM_CONTROLS
 from model.i420_decoder import joined
-from model.layers import matte_of
-from model.motion import NUM_HEAD_CONTROLS, portrait_motion
+from model.motion import portrait_motion
+from model.mouth import lips_masks, mouth_mask
+from model.pose import PoseReader
 from model.vae import Reference, ReferenceVAE
 from model.window import Known
 
@@ -42,16 +42,8 @@ class Told(NamedTuple):
 FADE_FRAMES = 20  # within which sway and blinks come and go beside a first or last picture
 # Within which lips do, and the last picture's detail comes: sooner, outlines that are not there yet would be seen twice.
 MEET_FRAMES = 10
-# Latent pixels of the lower face, from under the nose to under an open jaw: what lip-sync makes anew.
-MOUTH_CELLS = (slice(8, 13), slice(5, 11))
-# As shares of the picture: how far below the upper teeth the middle of an open mouth is, and how far from there lip-sync draws lips; up to
-# which share of that, all of them.
-_BELOW_TEETH, _LIPS_REACH, _LIPS_WHOLE = 0.075, 0.125, 0.8
 # Two turns of the head may add up to one that training never showed: the sway is halved where another movement carries it.
 _RIDING = np.array([0.5] * 5 + [1.0] * 5, dtype=np.float32)
-MAX_MOVE = 2.5  # about the widest motion training showed
-_ROUNDS, _RIDGE = 4, 0.01
-_COUNTED_SIDE = 32
 
 
 class Task(Protocol):
@@ -147,78 +139,6 @@ class LipSync:
         lips = lips_masks(self._reference.teeth.float(), portrait_motion(self._reference.fields, fitted).shift)
         redrawn, shown = joined(lips, F.avg_pool2d(lips, 2).expand(-1, 2, -1, -1)), self._planes(pictures)
         return Told(fitted.cpu().numpy(), Known(known, where), finish, lambda drawn: torch.lerp(shown, drawn, redrawn))
-
-
-class PoseReader:
-    """The pose in which pictures show a portrait's person."""
-
-    def __init__(self, vae: ReferenceVAE, reference: Reference) -> None:
-        self._vae, self._reference, self._canvas = vae, reference, vae.decoder.canvas(reference)
-        self._fit = PoseFit(reference.fields, matte_of(reference.person))
-
-    def __call__(self, pictures_F3HW: Tensor) -> Tensor:
-        """Moves [F, NUM_CONTROLS] that take the portrait's head there."""
-        still = pictures_F3HW.new_zeros(len(pictures_F3HW), NUM_CONTROLS)
-        untold = self._vae.encoder(pictures_F3HW, self._reference, self._reference.moved(still))
-        return self._fit(self._vae.decoder(untold, self._canvas, still).motion)
-
-
-class PoseFit:
-    """The pose under which a portrait's pixels move as they are seen to: least squares, linear around the portrait's own, repeated."""
-
-    def __init__(self, fields_1Kchw: Tensor, matte_11HW: Tensor) -> None:
-        """Where the matte is 0 nothing tells how a person moves."""
-        self._fields = fields_1Kchw
-        cells = mouth_mask().repeat_interleave(_COUNTED_SIDE // 16, 0).repeat_interleave(_COUNTED_SIDE // 16, 1)
-        self._counted = (1.0 - cells).to(fields_1Kchw) * F.adaptive_avg_pool2d(matte_11HW, _COUNTED_SIDE)[0, 0]
-        aside = torch.zeros(NUM_HEAD_CONTROLS, NUM_CONTROLS).to(fields_1Kchw)
-        aside[:, :NUM_HEAD_CONTROLS].fill_diagonal_(1.0)
-        slopes = (self._told(aside) - self._told(-aside)) / 2.0
-        normal = slopes @ slopes.T
-        normal += _RIDGE * normal.diagonal().mean() * torch.eye(NUM_HEAD_CONTROLS).to(normal)
-        self._solution = torch.linalg.solve(normal, slopes)
-
-    def __call__(self, motion_F2hw: Tensor) -> Tensor:
-        """Moves [F, NUM_CONTROLS], of which only the head's are not zero."""
-        seen = self._cells(motion_F2hw)
-        moves = torch.zeros(len(seen), NUM_CONTROLS).to(seen)
-        for _ in range(_ROUNDS):
-            further = (seen - self._told(moves)) @ self._solution.T
-            moves[:, :NUM_HEAD_CONTROLS] = (moves[:, :NUM_HEAD_CONTROLS] + further).clamp(-MAX_MOVE, MAX_MOVE)
-        return moves
-
-    def _told(self, moves_FM: Tensor) -> Tensor:
-        return self._cells(portrait_motion(self._fields, moves_FM).total())
-
-    def _cells(self, motion_F2hw: Tensor) -> Tensor:
-        """Means over cells, the mouth's left out [F, n]."""
-        return (F.adaptive_avg_pool2d(motion_F2hw, _COUNTED_SIDE) * self._counted).flatten(1)
-
-
-def mouth_mask(grid: int = 16) -> Tensor:
-    """1 where lip-sync makes the picture anew [grid, grid]."""
-    mask = torch.zeros(grid, grid)
-    mask[MOUTH_CELLS] = 1.0
-    return mask
-
-
-def lips_masks(teeth_13HW: Tensor, shift_F2hw: Tensor) -> Tensor:
-    """1 on the lips, however far they open, and 0 beside the jaw [F, 1, H, W], from where a portrait's upper teeth are behind its lips, and
-    where the head takes its points."""
-    shown = teeth_13HW.abs().sum(dim=1)[0]
-    side = len(shown)
-    place = (torch.arange(side) + 0.5).to(shown)
-    middle = torch.stack([(shown.sum(dim=dim) * place).sum() / shown.sum().clamp(min=1e-6) for dim in (0, 1)])
-    taken = shift_F2hw.flatten(2)[..., _cell(middle, side, shift_F2hw.shape[3])]
-    x, y = ((middle + taken)[:, :, None, None]).split(1, dim=1)
-    away = torch.hypot(place - x, place[:, None] - y - _BELOW_TEETH * side) / (_LIPS_REACH * side)
-    return _smooth((1 - away) / (1 - _LIPS_WHOLE))
-
-
-def _cell(place_2: Tensor, side: int, columns: int) -> int:
-    """Which of a square field's values is of a place in a picture, x before y, counted row by row."""
-    column, row = (int(v * columns / side) for v in place_2.tolist())
-    return row * columns + column
 
 
 def smooth_continuation(unknown_hw: Tensor) -> Tensor:

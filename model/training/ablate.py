@@ -38,7 +38,7 @@ from model.training.clips import Clip, clip_paths, load_clip
 from model.training.loop import begin, to_picture_tensor
 from model.training.sequences import EncodedClip, SequencePass
 from model.training.train_student import Settings, distil, quiet_tokens
-from model.training.train_teacher import Data, add_arguments, build, load_data, load_vae, weighted_error
+from model.training.train_teacher import Data, add_sequence_arguments, build, load_data, load_vae, weighted_error
 from model.training.train_vae import MOUTH_BOX
 from model.vae import ReferenceVAE, compose
 from model.window import RollingWindow, WindowState
@@ -193,7 +193,7 @@ def sampled_teachers(teacher: SequencePass, judged: Callable[[WindowConfig], dic
 def main() -> None:
     example = "example: livemimic train ablate --data clips/ --eval eval/ --vae runs/vae.safetensors ... --minutes 4 --out rows.json"
     parser = argparse.ArgumentParser(description=__doc__, epilog=example)
-    add_arguments(parser)
+    add_sequence_arguments(parser)
     parser.add_argument("--teacher", type=Path, required=True)
     args = parser.parse_args()
     begin(args.seed)

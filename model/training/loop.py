@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import math
@@ -42,6 +43,17 @@ def compile_blocks(blocks: nn.ModuleList) -> None:
     if shutil.which("g++"):
         for block in blocks:
             block.compile()
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, minutes: float, batch: int, rate: float, batch_of: str = "") -> None:
+    """What every program that learns from clips is told, with its defaults."""
+    parser.add_argument("--data", type=Path, required=True, help="folder of training clips")
+    parser.add_argument("--eval", type=Path, required=True, help="folder of clips of other people")
+    parser.add_argument("--out", type=Path, required=True, help="where the weights go, and a card beside them")
+    parser.add_argument("--minutes", type=float, default=minutes)
+    parser.add_argument("--batch", type=int, default=batch, help=batch_of or None)
+    parser.add_argument("--rate", type=float, default=rate, help="the highest learning rate")
+    parser.add_argument("--seed", type=int, default=0)
 
 
 def begin(seed: int) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.tasks import mouth_mask
+from model.mouth import mouth_mask
 
 SOUP = {"talk": 0.70, "lipsync": 0.13, "flf2v": 0.11, "t2v": 0.06}  # shares of the sequences
 

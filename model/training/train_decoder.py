@@ -21,7 +21,7 @@ from model.audio import AudioEncoder
 from model.config import PRESENTER_VAE
 from model.motion import BLINK, fetch
 from model.training.clips import Clip, clip_paths, load_clip
-from model.training.loop import Training, begin, mixed_precision, psnr, save_part, to_picture_tensor
+from model.training.loop import Training, add_arguments, begin, mixed_precision, psnr, save_part, to_picture_tensor
 from model.training.sequences import SequencePass, cut, load_sequences, other_reference, to_batch
 from model.training.train_student import rolled_out
 from model.training.train_teacher import LENGTH, VOICES, build, load_vae
@@ -134,16 +134,10 @@ def evaluate(vae: ReferenceVAE, data: Samples, device: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--eval", type=Path, required=True)
+    add_arguments(parser, minutes=15.0, batch=8, rate=4e-4, batch_of="frames, of two people")
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--audio", type=Path, required=True)
     parser.add_argument("--student", type=Path, help="a transformer whose latents are decoded half the time")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=15.0)
-    parser.add_argument("--batch", type=int, default=8, help="frames, of two people")
-    parser.add_argument("--rate", type=float, default=4e-4)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     begin(args.seed)

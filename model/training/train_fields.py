@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.motion import fetch
-from model.training.loop import Training, begin, mixed_precision, psnr, save_part
+from model.training.loop import Training, add_arguments, begin, mixed_precision, psnr, save_part
 from model.training.train_teacher import load_vae
 from model.training.train_vae import MOUTH_BOX, Frames, Sample, augment, loss_weight, motion_shows, picture_loss
 from model.vae import ReferenceVAE
@@ -56,14 +56,8 @@ def evaluate(vae: ReferenceVAE, data: Frames, device: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--eval", type=Path, required=True, help="clips of other people")
+    add_arguments(parser, minutes=20.0, batch=16, rate=1.5e-3, batch_of=f"frames, {EACH} of each person")
     parser.add_argument("--vae", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--batch", type=int, default=16, help=f"frames, {EACH} of each person")
-    parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     begin(args.seed)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from model.layers import Layers, behind, matte_of
 from model.motion import lids_of, pixel_grid
 from model.training.clips import clip_paths, load_clip
-from model.training.loop import Training, begin, psnr, save_part, to_picture_tensor
+from model.training.loop import Training, add_arguments, begin, psnr, save_part, to_picture_tensor
 from model.training.train_teacher import load_vae
 from model.training.train_vae import EYES_BOX, Frames, eyes_loss
 from model.vae import ReferenceVAE
@@ -117,14 +117,8 @@ def evaluate(vae: ReferenceVAE, portraits: Portraits, blinking: Frames) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--eval", type=Path, required=True, help="clips of other people")
+    add_arguments(parser, minutes=6.0, batch=8, rate=2e-3)
     parser.add_argument("--vae", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=6.0)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     begin(args.seed)
     rng = np.random.default_rng(args.seed)

@@ -25,7 +25,7 @@ from model.training.train_teacher import (
     CONTEXT_SIGMA,
     LENGTH,
     Data,
-    add_arguments,
+    add_sequence_arguments,
     build,
     corrupt_context,
     evaluate,
@@ -111,7 +111,7 @@ def distil(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
+    add_sequence_arguments(parser)
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, required=True, help="written every few minutes; resumed from when present")
     parser.add_argument("--init", type=Path, help="a student to go on from (default: the teacher)")

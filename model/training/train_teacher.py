@@ -16,7 +16,7 @@ from model.config import PRESENTER_DIT, PRESENTER_VAE
 from model.dit import DiT
 from model.text import StyleEncoder
 from model.training.clips import clip_paths, load_clip
-from model.training.loop import Training, begin, compile_blocks, mixed_precision, save_part, to_picture_tensor
+from model.training.loop import Training, add_arguments, begin, compile_blocks, mixed_precision, save_part, to_picture_tensor
 from model.training.sequences import (
     Batch,
     EncodedClip,
@@ -109,22 +109,17 @@ def evaluate(model: SequencePass, clips: list[EncodedClip], weight: Tensor, sigm
     return found
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, required=True, help="folder of training clips")
-    parser.add_argument("--eval", type=Path, required=True, help="folder of clips of other people")
+def add_sequence_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every program that learns from sequences of latents is told."""
+    add_arguments(parser, minutes=45.0, batch=8, rate=1e-3, batch_of="sequences")
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--audio", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=45.0)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
+    add_sequence_arguments(parser)
     parser.add_argument("--checkpoint", type=Path, required=True, help="written every few minutes; resumed from when present")
     parser.add_argument("--init", type=Path, help="weights to go on from")
     args = parser.parse_args()

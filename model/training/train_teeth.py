@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from model.mouth import TEETH_BOX, UpperTeeth, grid_around_mouth, places_of_teeth
 from model.training.clips import clip_paths, load_clip
-from model.training.loop import Training, begin, save_part, to_picture_tensor
+from model.training.loop import Training, add_arguments, begin, save_part, to_picture_tensor
 from model.training.train_finders import photographed
 from model.training.train_teacher import load_vae
 
@@ -80,14 +80,8 @@ def evaluate(teeth: UpperTeeth, portraits: Portraits) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--eval", type=Path, required=True, help="clips of other people")
+    add_arguments(parser, minutes=8.0, batch=16, rate=1e-3)
     parser.add_argument("--vae", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=8.0)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     begin(args.seed)
     rng = np.random.default_rng(args.seed)

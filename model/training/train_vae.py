@@ -24,7 +24,7 @@ from model.config import PRESENTER_VAE
 from model.controls import CONTROL_NAMES
 from model.motion import BLINK, fetch, lids_of, pixel_grid
 from model.training.clips import clip_paths, load_clip
-from model.training.loop import Training, begin, mixed_precision, psnr, save_part, to_picture_tensor
+from model.training.loop import Training, add_arguments, begin, mixed_precision, psnr, save_part, to_picture_tensor
 from model.vae import Change, Reference, ReferenceVAE, compose
 
 MOUTH_BOX = (slice(136, 196), slice(94, 162))  # rows, columns: where the renderer's framing puts the mouth
@@ -221,16 +221,10 @@ def calibrate(vae: ReferenceVAE, folder: Path, max_clips: int = 60) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--eval", type=Path, required=True, help="clips of other people")
-    parser.add_argument("--out", type=Path, required=True)
+    add_arguments(parser, minutes=25.0, batch=8, rate=1.5e-3, batch_of="frames, two of each person")
     parser.add_argument("--checkpoint", type=Path, required=True, help="written every few minutes; resumed from when present")
     parser.add_argument("--init", type=Path, help="weights to go on from")
     parser.add_argument("--keep-reference", action="store_true", help="train on what encodes and decodes frames, not what sees portraits")
-    parser.add_argument("--minutes", type=float, default=25.0)
-    parser.add_argument("--batch", type=int, default=8, help="frames, two of each person")
-    parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     begin(args.seed)

@@ -22,7 +22,7 @@ from model.motion import (
     terms,
     with_lids,
 )
-from model.tasks import PoseFit
+from model.pose import PoseFit
 
 SIDE = 128
 

@@ -10,9 +10,10 @@ import torch
 from model.checkpoints import load_presenter
 from model.controls import CONTROL_NAMES
 from model.geometry import Geometry
+from model.mouth import mouth_mask
 from model.pipeline import AvatarPipeline, AvatarState
 from model.portraits import builtin_portraits, prepare_portrait
-from model.tasks import LipSync, mouth_mask, smooth_continuation
+from model.tasks import LipSync, smooth_continuation
 
 GEOMETRY = Geometry()
 QUIET = np.zeros(GEOMETRY.step_samples_16k, dtype=np.int16)

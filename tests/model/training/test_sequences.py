@@ -11,7 +11,7 @@ from model.conditions import masked_video
 from model.config import PRESENTER_VAE
 from model.controls import CONTROL_NAMES, ControllerState, neutral_controls, next_controls
 from model.manner import manner_of, styles_of
-from model.tasks import mouth_mask
+from model.mouth import mouth_mask
 from model.text import STYLE_WORDS
 from model.training.revoice import matched_times
 from model.training.soup import SOUP, draw_task, mask_of
