@@ -28,9 +28,6 @@ _AROUND = (104, 200, 64, 192)  # rows and columns around the mouth, of 256
 _SIZE = 256
 # Latent pixels of the lower face, from under the nose to under an open jaw: what lip-sync makes anew.
 _MOUTH_CELLS = (slice(8, 13), slice(5, 11))
-# As shares of the picture: how far below the upper teeth the middle of an open mouth is, and how far from there lip-sync draws lips; up to
-# which share of that, all of them.
-_BELOW_TEETH, _LIPS_REACH, _LIPS_WHOLE = 0.075, 0.125, 0.8
 NUM_PLACE_TERMS = 6
 _SCALE = 0.05  # of what the network says
 
@@ -52,26 +49,6 @@ def mouth_mask(grid: int = 16) -> Tensor:
     mask = torch.zeros(grid, grid)
     mask[_MOUTH_CELLS] = 1.0
     return mask
-
-
-def lips_masks(teeth_13HW: Tensor, shift_F2hw: Tensor) -> Tensor:
-    """1 on the lips, however far they open, and 0 beside the jaw [F, 1, H, W], from where a portrait's upper teeth are behind its lips, and
-    where the head takes its points."""
-    shown = teeth_13HW.abs().sum(dim=1)[0]
-    side = len(shown)
-    place = (torch.arange(side) + 0.5).to(shown)
-    middle = torch.stack([(shown.sum(dim=dim) * place).sum() / shown.sum().clamp(min=1e-6) for dim in (0, 1)])
-    taken = shift_F2hw.flatten(2)[..., _cell(middle, side, shift_F2hw.shape[3])]
-    x, y = ((middle + taken)[:, :, None, None]).split(1, dim=1)
-    away = torch.hypot(place - x, place[:, None] - y - _BELOW_TEETH * side) / (_LIPS_REACH * side)
-    share = ((1 - away) / (1 - _LIPS_WHOLE)).clamp(0.0, 1.0)
-    return share * share * (3.0 - 2.0 * share)
-
-
-def _cell(place_2: Tensor, side: int, columns: int) -> int:
-    """Which of a square field's values is of a place in a picture, x before y, counted row by row."""
-    column, row = (int(v * columns / side) for v in place_2.tolist())
-    return row * columns + column
 
 
 def around_mouth(planes_HW: Tensor) -> Tensor:

@@ -116,24 +116,14 @@ class AvatarPipeline:
         return replace(state, task=LipSync(self._vae, reference, lambda frame: self._pictures(pictures(frame)), self._decoder.planes))
 
     @torch.inference_mode()
-    def jaw_drops(self, pictures: np.ndarray) -> np.ndarray:
-        """How much further the jaw has dropped in each picture, uint8 RGB [N, 256, 256, 3], than in the first; in pixels, float32 [N]."""
-        batch = self._pictures(pictures)
-        reference = self._vae.reference(batch[:1])
-        canvas, unmoved = self._vae.decoder.canvas(reference), reference.moved(self._unmoved(1))
-        drops = []
-        for picture in batch.split(1):
-            latents = self._vae.encoder(picture, reference, unmoved)
-            came_from = self._vae.decoder(latents, canvas, self._unmoved(1)).motion[0, 1]
-            drops.append(came_from[ABOVE_LIPS].mean() - came_from[BELOW_LIPS].mean())
-        return torch.stack(drops).cpu().numpy()
-
-    @torch.inference_mode()
-    def poses(self, pictures: np.ndarray) -> np.ndarray:
-        """What moves the head from the first picture's pose to that of each, uint8 RGB [N, 256, 256, 3]; float32 [N, NUM_CONTROLS]."""
+    def jaws_and_poses(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of pictures of one person, uint8 RGB [N, 256, 256, 3]: how much further the jaw has dropped than in the first, in pixels, float32
+        [N], and what moves the head there from the first's pose, float32 [N, NUM_CONTROLS]."""
         batch = self._pictures(pictures)
         read = PoseReader(self._vae, self._vae.reference(batch[:1]))
-        return torch.cat([read(picture) for picture in batch.split(1)]).cpu().numpy()
+        came_from = torch.cat([read.motion(picture) for picture in batch.split(1)])
+        above, below = (came_from[:, 1, rows, columns].mean(dim=(1, 2)) for rows, columns in (ABOVE_LIPS, BELOW_LIPS))
+        return (above - below).cpu().numpy(), read.pose(came_from).cpu().numpy()
 
     def _pictures(self, pictures: np.ndarray) -> Tensor:
         """uint8 RGB [N, 256, 256, 3] as the networks take them."""

@@ -26,9 +26,16 @@ class PoseReader:
 
     def __call__(self, pictures_F3HW: Tensor) -> Tensor:
         """Moves [F, NUM_CONTROLS] that take the portrait's head there."""
+        return self.pose(self.motion(pictures_F3HW))
+
+    def motion(self, pictures_F3HW: Tensor) -> Tensor:
+        """Where pixels came from, as latents that no moves are told with say it [F, 2, h, w]."""
         still = pictures_F3HW.new_zeros(len(pictures_F3HW), NUM_CONTROLS)
         untold = self._vae.encoder(pictures_F3HW, self._reference, self._reference.moved(still))
-        return self._fit(self._vae.decoder(untold, self._canvas, still).motion)
+        return self._vae.decoder(untold, self._canvas, still).motion
+
+    def pose(self, motion_F2hw: Tensor) -> Tensor:
+        return self._fit(motion_F2hw)
 
 
 class PoseFit:

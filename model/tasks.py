@@ -19,8 +19,7 @@ from torch import Tensor
 
 from model.conditions import masked_video
 from model.i420_decoder import joined
-from model.motion import portrait_motion
-from model.mouth import lips_masks, mouth_mask
+from model.mouth import mouth_mask
 from model.pose import PoseReader
 from model.vae import Reference, ReferenceVAE
 from model.window import Known
@@ -42,6 +41,9 @@ class Told(NamedTuple):
 FADE_FRAMES = 20  # within which sway and blinks come and go beside a first or last picture
 # Within which lips do, and the last picture's detail comes: sooner, outlines that are not there yet would be seen twice.
 MEET_FRAMES = 10
+# As shares of the picture: how far below the upper teeth the middle of an open mouth is, and how far from there lip-sync draws lips; up to
+# which share of that, all of them.
+_BELOW_TEETH, _LIPS_REACH, _LIPS_WHOLE = 0.075, 0.125, 0.8
 # Two turns of the head may add up to one that training never showed: the sway is halved where another movement carries it.
 _RIDING = np.array([0.5] * 5 + [1.0] * 5, dtype=np.float32)
 
@@ -122,13 +124,15 @@ class LipSync:
         self._vae, self._reference, self._pictures, self._planes = vae, reference, pictures, planes
         self._pose = PoseReader(vae, reference)
         self._still = vae.encode_still(reference)[0]
+        self._lips = place_of_lips(reference.teeth.float())
         self._outside = 1.0 - mouth_mask()
         self._carry = smooth_continuation(mouth_mask())
 
     def told(self, frame: int, moves: np.ndarray) -> Told:
         pictures = self._pictures(frame)
         fitted = self._pose(pictures)
-        true = self._vae.encoder(pictures, self._reference, self._reference.moved(fitted))
+        moved = self._reference.moved(fitted)
+        true = self._vae.encoder(pictures, self._reference, moved)
 
         def finish(predicted: Tensor) -> Tensor:
             wrong = (true - predicted).flatten(2)
@@ -136,9 +140,26 @@ class LipSync:
 
         where = self._outside.to(true).expand(len(true), -1, -1)
         known = masked_video(self._still, self._vae.stack(true)[0], where, self._vae.latent_std)
-        lips = lips_masks(self._reference.teeth.float(), portrait_motion(self._reference.fields, fitted).shift)
+        lips = lips_masks(self._lips, moved.motion.shift, pictures.shape[-1])
         redrawn, shown = joined(lips, F.avg_pool2d(lips, 2).expand(-1, 2, -1, -1)), self._planes(pictures)
         return Told(fitted.cpu().numpy(), Known(known, where), finish, lambda drawn: torch.lerp(shown, drawn, redrawn))
+
+
+def place_of_lips(teeth_13HW: Tensor) -> Tensor:
+    """The middle of a portrait's mouth, open, in pixels [2], x before y: a little below where its upper teeth are behind its lips."""
+    shown = teeth_13HW.abs().sum(dim=1)[0]
+    pixels = (torch.arange(len(shown)) + 0.5).to(shown)
+    middle = torch.stack([(shown.sum(dim=dim) * pixels).sum() / shown.sum().clamp(min=1e-6) for dim in (0, 1)])
+    return middle + middle.new_tensor([0.0, _BELOW_TEETH * len(shown)])
+
+
+def lips_masks(lips_2: Tensor, shift_F2hw: Tensor, side: int) -> Tensor:
+    """1 on the lips, however far they open, and 0 beside the jaw [F, 1, side, side], wherever the head takes them."""
+    column, row = (int(place * shift_F2hw.shape[3] / side) for place in lips_2.tolist())
+    x, y = (lips_2 + shift_F2hw[:, :, row, column])[:, :, None, None].split(1, dim=1)
+    pixels = (torch.arange(side) + 0.5).to(lips_2)
+    away = torch.hypot(pixels - x, pixels[:, None] - y) / (_LIPS_REACH * side)
+    return _smooth((1 - away) / (1 - _LIPS_WHOLE))
 
 
 def smooth_continuation(unknown_hw: Tensor) -> Tensor:

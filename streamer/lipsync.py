@@ -60,7 +60,7 @@ def lipsync_frames(pipeline: AvatarPipeline, framed: FramedClip, sound: np.ndarr
     clip, chunk = framed.clip, pipeline.geometry.chunk_frames
     candidates = np.unique(np.linspace(0, len(clip.frames) - 1, _CANDIDATES).round().astype(int)).tolist()
     faces = framed.portraits(candidates)
-    portrait = faces[spoken_from(pipeline.jaw_drops(faces), pipeline.poses(faces))]
+    portrait = faces[spoken_from(*pipeline.jaws_and_poses(faces))]
     state = pipeline.open_lipsync(portrait, lambda first: framed.portraits(list(range(first, first + chunk))), seed=seed)
     for shown, drawn in enumerate(spoken_frames(pipeline, state, sound)):
         yield paste_mouth(np.asarray(clip.frames[clip.there_and_back(shown)]), drawn, framed.framing(shown))

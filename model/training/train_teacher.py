@@ -93,7 +93,8 @@ def load_data(args: argparse.Namespace) -> Data:
 
 @torch.no_grad()
 def evaluate(model: SequencePass, clips: list[EncodedClip], weight: Tensor, sigma: float = 1.0) -> dict[str, float]:
-    """Of each task: mean weighted error of one-step predictions on held-out people, as a fraction of the still reference's."""
+    """Of each task: mean weighted error of one-step predictions on held-out people, as a fraction of the still reference's, of
+    an empty answer's where no reference is known."""
     found = {}
     for task in SOUP:
         rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)

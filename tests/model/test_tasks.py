@@ -141,7 +141,7 @@ def test_a_dropped_jaw_is_seen(pipeline: AvatarPipeline, portrait: np.ndarray) -
     for _ in range(4):
         (chunk,), (state,) = pipeline.step([state], [vowel], ["speaking"])
     spoken = av.VideoFrame.from_ndarray(chunk[-1], format="yuv420p").reformat(format="rgb24").to_ndarray()
-    drops = pipeline.jaw_drops(np.stack((portrait, spoken)))
+    drops, _ = pipeline.jaws_and_poses(np.stack((portrait, spoken)))
     assert drops[1] > drops[0] + 1.0
 
 
