@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import VAEConfig
-from model.motion import NUM_TERMS, PIXELS_PER_UNIT, pixel_grid
+from model.motion import NUM_FIELDS, PIXELS_PER_UNIT, pixel_grid
 
 _NOTHING = -5.0  # logit of an untrained finder
 
@@ -34,8 +34,8 @@ class Residual(nn.Module):
         return x + self.second(F.silu(self.first(F.silu(x))))
 
 
-class Finders(nn.Module):
-    """A portrait and its features to logits of its eyes and of the person [B, H, W]."""
+class EyeFinder(nn.Module):
+    """A portrait and its features to logits of its eyes [B, H, W]."""
 
     WIDTH = 32
 
@@ -47,53 +47,42 @@ class Finders(nn.Module):
         self.middle = nn.Conv2d(middle + width, width, 3, padding=1)
         self.fine = nn.Conv2d(fine + width + 5, width, 3, padding=1)
         self.join = nn.Conv2d(width, width, 3, padding=1)
-        # They look at the picture itself, too: the features are for rendered people, and no photograph is like them.
-        self.eyes, self.person = _finder(width), _finder(width)
+        last = nn.Conv2d(width, 16, 1)
+        start_at_zero(last)
+        # It looks at the picture itself, too: the features are for rendered people, and no photograph is like them.
+        self.eyes = nn.Sequential(
+            nn.Conv2d(width + 3 * 16, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=2, dilation=2), nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=4, dilation=4), nn.SiLU(), last,
+        )  # fmt: skip
 
-    def forward(self, picture_B3HW: Tensor, fine_Bchw: Tensor, middle_Bchw: Tensor, coarse_Bchw: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, picture_B3HW: Tensor, fine_Bchw: Tensor, middle_Bchw: Tensor, coarse_Bchw: Tensor) -> Tensor:
         x = F.silu(self.coarse(F.silu(coarse_Bchw)))
         x = F.silu(self.middle(torch.cat((F.silu(middle_Bchw), F.interpolate(x, scale_factor=2.0)), dim=1)))
         x = F.silu(self.fine(torch.cat((F.silu(fine_Bchw), F.interpolate(x, scale_factor=2.0), places(fine_Bchw)), dim=1)))
         x = F.silu(self.join(x))
         looked_at = torch.cat((x, F.pixel_unshuffle(picture_B3HW.to(x.dtype), 4)), dim=1)
-        eyes, person = (F.pixel_shuffle(finder(looked_at), 4)[:, 0].float() + _NOTHING for finder in (self.eyes, self.person))
-        return eyes, person
+        return F.pixel_shuffle(self.eyes(looked_at), 4)[:, 0].float() + _NOTHING
 
 
-def _finder(width: int) -> nn.Sequential:
-    """Features and picture, at a quarter of its size, to a logit for each of its pixels, as 16 channels."""
-    last = nn.Conv2d(width, 16, 1)
-    start_at_zero(last)
-    return nn.Sequential(
-        nn.Conv2d(width + 3 * 16, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=2, dilation=2), nn.SiLU(),
-        nn.Conv2d(width, width, 3, padding=4, dilation=4), nn.SiLU(), last,
-    )  # fmt: skip
-
-
-class MotionFields(nn.Module):
-    """A portrait and its matte [B, 1, H, W] to its fields [B, NUM_TERMS, 2, h, w], in pixels; none when untrained.
+class UNet(nn.Module):
+    """Planes of a picture's size [B, p, H, W] to features [B, c, H/4, W/4].
 
     Down to 1/32 of the picture and up again, with what was seen on the way (U-Net, arXiv 1505.04597).
     """
 
-    WIDTHS = (64, 96, 128, 128)  # at 1/4, 1/8, 1/16 and 1/32
-
-    def __init__(self) -> None:
+    def __init__(self, planes: int, widths: tuple[int, ...]) -> None:
+        """Widths at 1/4, 1/8, 1/16 and 1/32."""
         super().__init__()
-        first, pairs = self.WIDTHS[0], list(zip(self.WIDTHS, self.WIDTHS[1:], strict=False))
-        self.stem = nn.Conv2d(4 * 16 + 5, first, 3, padding=1)
-        self.seen = nn.ModuleList(Residual(width) for width in self.WIDTHS)
+        pairs = list(zip(widths, widths[1:], strict=False))
+        self.stem = nn.Conv2d(planes * 16 + 5, widths[0], 3, padding=1)
+        self.seen = nn.ModuleList(Residual(width) for width in widths)
         self.down = nn.ModuleList(nn.Conv2d(finer, coarser, 3, stride=2, padding=1) for finer, coarser in pairs)
         self.up = nn.ModuleList(nn.Conv2d(coarser, finer, 1) for finer, coarser in pairs)
         self.join = nn.ModuleList(Residual(finer) for finer, _ in pairs)
-        # Where a point is says most of how it turns: a roll is the place itself, turned by ninety degrees.
-        self.out = nn.Conv2d(first + 5, 4 * 2 * NUM_TERMS, 1)
-        start_at_zero(self.out)
 
-    def forward(self, picture_B3HW: Tensor, matte_B1HW: Tensor) -> Tensor:
-        looked_at = F.pixel_unshuffle(torch.cat((picture_B3HW, matte_B1HW.to(picture_B3HW.dtype)), dim=1), 4)
-        where = places(looked_at)
-        x = self.stem(torch.cat((looked_at, where), dim=1))
+    def features(self, planes_BpHW: Tensor) -> Tensor:
+        looked_at = F.pixel_unshuffle(planes_BpHW, 4)
+        x = self.stem(torch.cat((looked_at, places(looked_at)), dim=1))
         passed = []
         for seen, down in zip(self.seen, self.down, strict=False):
             x = seen(x)
@@ -102,8 +91,48 @@ class MotionFields(nn.Module):
         x = self.seen[-1](x)
         for join, up, finer in zip(reversed(self.join), reversed(self.up), reversed(passed), strict=True):
             x = join(finer + F.interpolate(up(F.silu(x)), scale_factor=2.0))
-        fields = F.pixel_shuffle(self.out(torch.cat((F.silu(x), where), dim=1)), 2)
-        return fields.unflatten(1, (NUM_TERMS, 2)).float() * PIXELS_PER_UNIT
+        return F.silu(x)
+
+
+class PersonFinder(UNet):
+    """A portrait to logits of the person [B, H, W]; nobody when untrained.
+
+    What is told about a place comes from a quarter of the size; the picture at its own says where in it hair ends.
+    """
+
+    WIDTHS = (48, 64, 96, 96)
+    FINE = 8
+
+    def __init__(self) -> None:
+        super().__init__(3, self.WIDTHS)
+        self.told = nn.Conv2d(self.WIDTHS[0], 16 * self.FINE, 1)
+        last = nn.Conv2d(2 * self.FINE, 1, 3, padding=1)
+        start_at_zero(last)
+        self.edge = nn.Sequential(
+            nn.Conv2d(3 + self.FINE, 2 * self.FINE, 3, padding=1), nn.SiLU(),
+            nn.Conv2d(2 * self.FINE, 2 * self.FINE, 3, padding=1), nn.SiLU(), last,
+        )  # fmt: skip
+
+    def forward(self, picture_B3HW: Tensor) -> Tensor:
+        told = F.pixel_shuffle(self.told(self.features(picture_B3HW)), 4)
+        return self.edge(torch.cat((picture_B3HW.to(told.dtype), told), dim=1))[:, 0].float() + _NOTHING
+
+
+class MotionFields(UNet):
+    """A portrait and its matte [B, 1, H, W] to its fields [B, NUM_FIELDS, 2, h, w], in pixels; none when untrained."""
+
+    WIDTHS = (64, 96, 128, 128)
+
+    def __init__(self) -> None:
+        super().__init__(4, self.WIDTHS)
+        # Where a point is says most of how it turns: a roll is the place itself, turned by ninety degrees.
+        self.out = nn.Conv2d(self.WIDTHS[0] + 5, 4 * 2 * NUM_FIELDS, 1)
+        start_at_zero(self.out)
+
+    def forward(self, picture_B3HW: Tensor, matte_B1HW: Tensor) -> Tensor:
+        x = self.features(torch.cat((picture_B3HW, matte_B1HW.to(picture_B3HW.dtype)), dim=1))
+        fields = F.pixel_shuffle(self.out(torch.cat((x, places(x)), dim=1)), 2)
+        return fields.unflatten(1, (NUM_FIELDS, 2)).float() * PIXELS_PER_UNIT
 
 
 def places(like_Bchw: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kernels.yuv import MATRIX, OFFSET, SWING
 from model.layers import Layers, matte_of
-from model.motion import BLINK, PIXELS_PER_UNIT, Lids, fetch, lids_of, move_layers, portrait_motion, with_lids
+from model.motion import BLINK, PIXELS_PER_UNIT, Lids, Sources, fetch, lids_of, move_layers, portrait_motion, with_lids
 from model.mouth import DEPTH, around_mouth
 from model.vae import COVER_BIAS, Canvas, FrameDecoder, Reference
 
@@ -26,7 +26,7 @@ from model.vae import COVER_BIAS, Canvas, FrameDecoder, Reference
 @dataclass(frozen=True, slots=True)
 class I420Canvas:
     """A portrait to draw on: layers of luma [B, 1, H, W] and of chroma [B, 2, H/2, W/2], without their offsets, its lids, how it moves
-    [B, NUM_TERMS, 2, H/2, W/2], and its features' share in the decoder's, with what its teeth add to luma and chroma."""
+    [B, NUM_FIELDS, 2, H/2, W/2], and its features' share in the decoder's, with what its teeth add to luma and chroma."""
 
     luma: Layers
     chroma: Layers
@@ -78,10 +78,10 @@ class I420Decoder(nn.Module):
 
     def canvas(self, reference: Reference) -> I420Canvas:
         matte = matte_of(reference.person)
-        both = torch.stack((reference.picture, reference.backdrop)).float()
-        shown, behind = torch.einsum("pc,nbchw->nbphw", self.to_planes, both)
-        luma = Layers.of(shown[:, :1], matte, behind[:, :1])
-        chroma = Layers.of(*(F.avg_pool2d(x, 2) for x in (shown[:, 1:], matte, behind[:, 1:])))
+        pictures = torch.stack((reference.picture, reference.backdrop, reference.endless)).float()
+        shown, behind, endless = torch.einsum("pc,nbchw->nbphw", self.to_planes, pictures)
+        luma = Layers.of(shown[:, :1], matte, behind[:, :1], endless[:, :1])
+        chroma = Layers.of(*(F.avg_pool2d(x, 2) for x in (shown[:, 1:], matte, behind[:, 1:], endless[:, 1:])))
         teeth = torch.einsum("pc,bchw->bphw", self.to_planes, reference.teeth.float())
         features = replace(self.trunk.canvas(reference), teeth=teeth)
         return I420Canvas(luma, chroma, lids_of(reference.eyes), reference.fields, features)
@@ -92,7 +92,7 @@ class I420Decoder(nn.Module):
         latents = latents_Fchw.to(self.last.weight.dtype, memory_format=torch.channels_last)
         x = self.trunk.features(latents, canvas.features, moves_FM)
         motion, cover, luma, chroma = self.last(x).float().split((8, 16, 16, 8), dim=1)
-        motion = told.total(_planes(motion, 2) * PIXELS_PER_UNIT)
+        sources = told.total(_planes(motion, 2) * PIXELS_PER_UNIT)
         cover = torch.sigmoid(_planes(cover, 4) + COVER_BIAS)
         luma, chroma = _planes(luma, 4), _planes(chroma, 2)
         teeth = around_mouth(canvas.features.teeth)
@@ -105,8 +105,8 @@ class I420Decoder(nn.Module):
         if (blink := moves_FM[:, BLINK]).any():  # seldom
             full = full._replace(person=with_lids(full.person, canvas.lids, blink))
             halved = halved._replace(person=with_lids(halved.person, canvas.lids.halved(), blink))
-        y = self._paint(full, motion, painted, slice(0, 1))
-        uv = self._paint(halved, motion, halved_painted, slice(1, 3))
+        y = self._paint(full, sources, painted, slice(0, 1))
+        uv = self._paint(halved, sources, halved_painted, slice(1, 3))
         return to_pixels(joined(y, uv))
 
     def planes(self, pictures_F3HW: Tensor) -> Tensor:
@@ -114,10 +114,10 @@ class I420Decoder(nn.Module):
         whole = torch.einsum("pc,fchw->fphw", self.to_planes, pictures_F3HW.float()) + self.offset[:, None, None]
         return joined(whole[:, :1], F.avg_pool2d(whole[:, 1:], 2))
 
-    def _paint(self, layers: Layers, motion: Tensor, painted: Tensor, which: slice) -> Tensor:
+    def _paint(self, layers: Layers, sources: Sources, painted: Tensor, which: slice) -> Tensor:
         """painted: cover, then colours [F, 1 + p, H, W]."""
         depth, offset = (of_planes[which, None, None] for of_planes in (self.depth, self.offset))
-        shown = move_layers(layers, motion)
+        shown = move_layers(layers, sources)
         return torch.lerp(shown, depth.expand_as(shown), painted[:, :1].expand_as(shown)).add_(painted[:, 1:]).add_(offset)
 
 

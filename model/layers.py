@@ -2,6 +2,8 @@
 
 Moved as one piece, a picture stretches like rubber where a turning head meets the wall behind it: hair tears and the wall comes along.
 So the person is told from the backdrop by a matte that the network finds, and what is behind is continued from what is seen around.
+The outline of a turning head is made of ever other points of it: it moves by its own way, and where it goes ahead of the person's points,
+the person is continued from what is seen beside it.
 Legend: B portraits, F frames (those of each portrait in a row), p planes, H W pixels.
 """
 
@@ -20,25 +22,27 @@ _SURE = 0.05  # of a matte at either end counts as none and all of it
 
 
 class Layers(NamedTuple):
-    """What the person adds to the backdrop [B or F, p, H, W], how much of each pixel is the person's [B, 1, H, W], and the backdrop
-    [B, p, H, W]. Person plus the backdrop's share is the picture, exactly, whatever the matte."""
+    """What the person adds to the backdrop [B or F, p, H, W], how much of each pixel is the person's [B, 1, H, W], the backdrop and the
+    person without an end [B, p, H, W]. Person plus the backdrop's share is the picture, exactly, whatever the matte."""
 
     person: Tensor
     matte: Tensor
     backdrop: Tensor
+    endless: Tensor
 
     @staticmethod
-    def of(picture_BpHW: Tensor, matte_B1HW: Tensor, backdrop_BpHW: Tensor) -> Layers:
-        return Layers(picture_BpHW - (1.0 - matte_B1HW) * backdrop_BpHW, matte_B1HW, backdrop_BpHW)
+    def of(picture_BpHW: Tensor, matte_B1HW: Tensor, backdrop_BpHW: Tensor, endless_BpHW: Tensor) -> Layers:
+        return Layers(picture_BpHW - (1.0 - matte_B1HW) * backdrop_BpHW, matte_B1HW, backdrop_BpHW, endless_BpHW)
 
     @staticmethod
     def cat(layers: Sequence[Layers]) -> Layers:
         return Layers(*(torch.cat(parts) for parts in zip(*layers, strict=True)))
 
-    def shown(self, person_FpHW: Tensor, matte_F1HW: Tensor) -> Tensor:
-        """The person, moved, over the backdrop [F, p, H, W]."""
+    def shown(self, person_FpHW: Tensor, matte_F1HW: Tensor, endless_FpHW: Tensor, outlined_F1HW: Tensor) -> Tensor:
+        """The person, moved with its matte and without an end, within an outline of its own, over the backdrop [F, p, H, W]."""
         frames = len(person_FpHW) // len(self.backdrop)
-        return torch.addcmul(person_FpHW, 1.0 - matte_F1HW, self.backdrop.repeat_interleave(frames, 0))
+        shown = torch.addcmul(person_FpHW, outlined_F1HW - matte_F1HW, endless_FpHW)
+        return shown.addcmul(1.0 - outlined_F1HW, self.backdrop.repeat_interleave(frames, 0))
 
 
 def matte_of(logits_BHW: Tensor) -> Tensor:
@@ -51,6 +55,11 @@ def behind(picture_BpHW: Tensor, matte_B1HW: Tensor) -> Tensor:
     side = 2 * _DOUBTFUL + 1
     seen = 1.0 - F.max_pool2d(matte_B1HW, side, stride=1, padding=_DOUBTFUL)
     return _continued(picture_BpHW, seen)
+
+
+def endless(picture_BpHW: Tensor, matte_B1HW: Tensor) -> Tensor:
+    """The person [B, p, H, W], continued over the backdrop from where it is all of the picture."""
+    return _continued(picture_BpHW, (matte_B1HW >= 1.0 - _SURE).to(picture_BpHW.dtype))
 
 
 def beyond(fields_BKchw: Tensor, matte_B1HW: Tensor) -> Tensor:

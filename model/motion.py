@@ -5,7 +5,8 @@ it: a head turns along its own smooth curve and a lid closes in the very frame i
 Latents only say what is different from the portrait so moved.
 
 Head motion is a displacement of the portrait's points, second order in the moves: a turning head is a rotation, of depths that the network
-reads from the picture. Expressions are fetched by the moved portrait from itself. Displacements are in pixels of the picture.
+reads from the picture. Its outline moves otherwise: a ball that turns stays where it was. Expressions are fetched by the moved portrait
+from itself. Displacements are in pixels of the picture.
 A lid closes as its skin does: the network finds where the eyes are open, and the strip above is stretched down over them, lashes first.
 It is the person's own skin, under the portrait's own light.
 Legend: B portraits, F video frames (those of each portrait in a row), H W pixels of the picture, h w half of them.
@@ -29,6 +30,7 @@ NUM_HEAD_CONTROLS = BLINK  # yaw, pitch, roll, x, y come first
 PIXELS_PER_UNIT = 8.0  # displacement that a network's output of 1 stands for
 NUM_HEAD_TERMS = 11
 NUM_TERMS = NUM_HEAD_TERMS + 6
+NUM_FIELDS = NUM_TERMS + NUM_HEAD_TERMS  # the last are those of the outline
 # Where the framing puts eyes, with room for those of others: rows and columns as shares of the picture.
 _AROUND_EYES = (0.27, 0.53, 0.22, 0.78)
 _LID_ROWS = (0.2, 0.56)  # with the skin above
@@ -54,17 +56,25 @@ def terms(moves_FM: Tensor) -> Tensor:
     return torch.stack((*head, *face), dim=1)
 
 
+class Sources(NamedTuple):
+    """Where each pixel is fetched from, as displacements [F, 2, h, w]: the person, and, beyond that, its outline."""
+
+    person: Tensor
+    outline: Tensor
+
+
 class Motion(NamedTuple):
-    """How portraits move, as displacements [F, 2, h, w]: where the head takes each of their points, where each pixel of the picture is
-    fetched from to undo that, and where expressions fetch each of the portrait's pixels from, in its own place."""
+    """How portraits move: where the head takes each of their points, where each pixel of the picture is fetched from to undo that, as
+    displacements [F, 2, h, w], and, in the portrait's own place, where expressions fetch from, with the outline that a turned head has."""
 
     shift: Tensor
     head: Tensor
-    expression: Tensor
+    within: Sources
 
-    def total(self, further_F2hw: Tensor | float = 0.0) -> Tensor:
+    def total(self, further_F2hw: Tensor | float = 0.0) -> Sources:
         """Where each pixel of the picture comes from, with what an expression fetches from further."""
-        return self.head + fetch(self.expression + further_F2hw, self.head)
+        person, outline = fetch(torch.cat((self.within.person + further_F2hw, self.within.outline), dim=1), self.head).split(2, dim=1)
+        return Sources(self.head + person, outline)
 
 
 class Moved(NamedTuple):
@@ -78,7 +88,7 @@ class Moved(NamedTuple):
 
     def in_place(self, frames_F3HW: Tensor) -> Tensor:
         """Frames beside what is told of them, both with the head where the portrait has it [F, 6, H, W]."""
-        return torch.cat((fetch(frames_F3HW, self.motion.shift), move_layers(self.layers, self.motion.expression)), dim=1)
+        return torch.cat((fetch(frames_F3HW, self.motion.shift), move_layers(self.layers, self.motion.within)), dim=1)
 
 
 class Lids(NamedTuple):
@@ -139,7 +149,7 @@ def _closed(planes_BphW: Tensor, lids: Lids, blink_F: Tensor) -> Tensor:
 
 def portrait_motion(fields_BKchw: Tensor, moves_FM: Tensor) -> Motion:
     mixed_by = terms(moves_FM.float()).unflatten(0, (len(fields_BKchw), -1))
-    head, face = (slice(NUM_HEAD_TERMS), slice(NUM_HEAD_TERMS, None))
+    head, face = slice(NUM_HEAD_TERMS), slice(NUM_HEAD_TERMS, NUM_TERMS)
     # A point goes to q + d(q); the one seen at p is the q with q = p - d(q).
     displacement = torch.einsum("bfk,bkchw->bfchw", mixed_by[:, :, head], fields_BKchw[:, head]).flatten(0, 1)
     head_motion = -displacement
@@ -148,7 +158,8 @@ def portrait_motion(fields_BKchw: Tensor, moves_FM: Tensor) -> Motion:
     # Beside such a gap each pixel falls on one side or the other, in steps of this grid: smoothed, the outline of a jaw is a line again.
     head_motion = F.avg_pool2d(head_motion, 3, stride=1, padding=1, count_include_pad=False)
     expression = torch.einsum("bfk,bkchw->bfchw", mixed_by[:, :, face], fields_BKchw[:, face]).flatten(0, 1)
-    return Motion(displacement, head_motion, expression)
+    outline = torch.einsum("bfk,bkchw->bfchw", mixed_by[:, :, head], fields_BKchw[:, NUM_TERMS:]).flatten(0, 1)
+    return Motion(displacement, head_motion, Sources(expression, outline))
 
 
 def fetch(planes_BpHW: Tensor, motion_F2hw: Tensor) -> Tensor:
@@ -166,11 +177,13 @@ def fetch(planes_BpHW: Tensor, motion_F2hw: Tensor) -> Tensor:
     return F.grid_sample(repeated.float(), sources.movedim(1, -1), padding_mode="border", align_corners=False).to(planes_BpHW.dtype)
 
 
-def move_layers(layers: Layers, motion_F2hw: Tensor) -> Tensor:
-    """People fetched from where the motion says, over their backdrops, which stay [F, p, H, W]."""
-    matte = layers.matte.repeat_interleave(len(layers.person) // len(layers.matte), 0)
-    person = fetch(torch.cat((layers.person.float(), matte), dim=1), motion_F2hw)  # one fetch: half of its work is where
-    return layers.shown(person[:, :-1], person[:, -1:])
+def move_layers(layers: Layers, sources: Sources) -> Tensor:
+    """People and their outlines fetched from where they come from, over their backdrops, which stay [F, p, H, W]."""
+    planes, times = layers.person.shape[1], len(layers.person) // len(layers.matte)
+    both = torch.cat((layers.matte, layers.endless.float()), dim=1).repeat_interleave(times, 0)
+    moved = fetch(torch.cat((layers.person.float(), both), dim=1), sources.person)  # one fetch: half of its work is where
+    person, matte, endless = moved.split((planes, 1, planes), dim=1)
+    return layers.shown(person, matte, endless, fetch(layers.matte, sources.person + sources.outline))
 
 
 def pixel_grid(rows: int, columns: int, device: torch.device) -> Tensor:

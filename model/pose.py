@@ -63,7 +63,7 @@ class PoseFit:
         return moves
 
     def _told(self, moves_FM: Tensor) -> Tensor:
-        return self._cells(portrait_motion(self._fields, moves_FM).total())
+        return self._cells(portrait_motion(self._fields, moves_FM).total().person)
 
     def _cells(self, motion_F2hw: Tensor) -> Tensor:
         """Means over cells, the mouth's left out [F, n]."""

@@ -27,14 +27,15 @@ from torch import Tensor, nn
 
 from model.config import VAEConfig
 from model.controls import NUM_CONTROLS
-from model.fields import Finders, MotionFields, Residual, start_at_zero
-from model.layers import Layers, behind, beyond, matte_of
+from model.fields import EyeFinder, MotionFields, PersonFinder, Residual, start_at_zero
+from model.layers import Layers, behind, beyond, endless, matte_of
 from model.motion import (
     BLINK,
     NUM_TERMS,
     PIXELS_PER_UNIT,
     Motion,
     Moved,
+    Sources,
     fetch,
     lids_of,
     move_layers,
@@ -50,8 +51,8 @@ COVER_BIAS = -6.0  # an untrained decoder uncovers nothing
 @dataclass(frozen=True, slots=True)
 class Reference:
     """The picture [B, 3, H, W] in [-1, 1], what the networks see in it, at 1/4, 1/8 and 1/16 of its size, how it moves
-    [B, NUM_TERMS, 2, H/2, W/2], where it shows eyes and the person, as logits [B, H, W], what is behind the person [B, 3, H, W], and
-    what its teeth add to the dark of a mouth [B, 3, H, W]."""
+    [B, NUM_FIELDS, 2, H/2, W/2], where it shows eyes and the person, as logits [B, H, W], what is behind the person, the person without an
+    end, and what its teeth add to the dark of a mouth [B, 3, H, W]."""
 
     picture: Tensor
     fine: Tensor
@@ -61,6 +62,7 @@ class Reference:
     eyes: Tensor
     person: Tensor
     backdrop: Tensor
+    endless: Tensor
     teeth: Tensor
 
     def one(self, index: int) -> Reference:
@@ -69,7 +71,7 @@ class Reference:
 
     def moved(self, moves_FM: Tensor) -> Moved:
         """By moves [F, NUM_CONTROLS], frames of each portrait in a row."""
-        layers = Layers.of(self.picture, matte_of(self.person), self.backdrop)
+        layers = Layers.of(self.picture, matte_of(self.person), self.backdrop, self.endless)
         person = with_lids(layers.person, lids_of(self.eyes), moves_FM[:, BLINK])
         return Moved(layers._replace(person=person), portrait_motion(self.fields, moves_FM))
 
@@ -112,9 +114,17 @@ class Region(NamedTuple):
 WHOLE = Region(slice(None), slice(None))
 
 
+class Drawing(NamedTuple):
+    """What frames are made of: where the portrait's pixels are fetched from, cover [F, 1, H, W] as logits, colour [F, 3, H, W], added."""
+
+    sources: Sources
+    cover: Tensor
+    colour: Tensor
+
+
 class Change(NamedTuple):
-    """How frames differ from the portrait: motion [F, 2, H/2, W/2] in pixels, cover [F, 1, H, W] as logits, colour [F, 3, H, W], added.
-    The decoder says it in the portrait's own place, beyond what is told; `carried`, it is all of it, in the picture's."""
+    """How frames differ from the portrait that is moved as told, in its own place: motion [F, 2, H/2, W/2] in pixels, cover [F, 1, H, W] as
+    logits, colour [F, 3, H, W], added."""
 
     motion: Tensor
     cover: Tensor
@@ -124,9 +134,10 @@ class Change(NamedTuple):
         """In single precision."""
         return Change(*(part.float() for part in self))
 
-    def carried(self, along: Motion) -> Change:
+    def carried(self, along: Motion) -> Drawing:
+        """With all that is told, in the picture's place."""
         painted = fetch(torch.cat((self.cover, self.colour), dim=1), along.head)
-        return Change(along.total(self.motion), painted[:, :1], painted[:, 1:])
+        return Drawing(along.total(self.motion), painted[:, :1], painted[:, 1:])
 
 
 class ReferenceEncoder(nn.Module):
@@ -141,19 +152,24 @@ class ReferenceEncoder(nn.Module):
         self.middle = Residual(middle)
         self.down2 = nn.Conv2d(middle, coarse, 3, stride=2, padding=1)
         self.coarse = nn.Sequential(Residual(coarse), Residual(coarse), Residual(coarse))
-        self.finders = Finders(config)
+        self.eyes = EyeFinder(config)
+        self.person = PersonFinder()
         self.fields = MotionFields()
         self.teeth = UpperTeeth()
 
-    def forward(self, picture_B3HW: Tensor) -> Reference:
+    def features(self, picture_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Fine, middle and coarse."""
         fine = self.fine(self.stem(F.pixel_unshuffle(picture_B3HW, 4)))
         middle = self.middle(self.down1(F.silu(fine)))
-        coarse = self.coarse(self.down2(F.silu(middle)))
-        eyes, person = self.finders(picture_B3HW, fine, middle, coarse)
+        return fine, middle, self.coarse(self.down2(F.silu(middle)))
+
+    def forward(self, picture_B3HW: Tensor) -> Reference:
+        fine, middle, coarse = self.features(picture_B3HW)
+        eyes, person = self.eyes(picture_B3HW, fine, middle, coarse), self.person(picture_B3HW)
         matte = matte_of(person)
         fields = beyond(self.fields(picture_B3HW, matte), matte)
-        backdrop, teeth = behind(picture_B3HW, matte), self.teeth(picture_B3HW)
-        return Reference(picture_B3HW, fine, middle, coarse, fields, eyes, person, backdrop, teeth)
+        backdrop, without_end, teeth = behind(picture_B3HW, matte), endless(picture_B3HW, matte), self.teeth(picture_B3HW)
+        return Reference(picture_B3HW, fine, middle, coarse, fields, eyes, person, backdrop, without_end, teeth)
 
 
 class FrameEncoder(nn.Module):
@@ -304,12 +320,12 @@ class ReferenceVAE(nn.Module):
         return self.decode_frames(self.unstack(latents_TChw), reference, moves_FM)
 
 
-def compose(layers: Layers, change: Change) -> Tensor:
+def compose(layers: Layers, drawing: Drawing) -> Tensor:
     """The people moved, over their backdrops, covered and painted on, frames of each in a row [F, 3, H, W]; the portraits themselves where
     nothing changes."""
-    shown = move_layers(layers, change.motion.float())
-    cover = torch.sigmoid(change.cover.float())
-    return shown + cover * (shown.new_tensor(DEPTH)[:, None, None] - shown) + change.colour.float()
+    shown = move_layers(layers, drawing.sources)
+    cover = torch.sigmoid(drawing.cover.float())
+    return shown + cover * (shown.new_tensor(DEPTH)[:, None, None] - shown) + drawing.colour.float()
 
 
 def dct_basis(length: int) -> Tensor:

@@ -123,9 +123,9 @@ def roll(
     canvas = vae.decoder.canvas(reference)
     for latent, part in zip(latents, moves.split(4), strict=True):
         moved = reference.moved(part)
-        change = vae.decoder(vae.unstack(latent[None]), canvas, part).carried(moved.motion)
-        shown.append(compose(moved.layers, change).mean(dim=1))
-        inside.append(torch.sigmoid(change.cover)[(..., *MOUTH_BOX)].mean(dim=(1, 2, 3)))
+        drawing = vae.decoder(vae.unstack(latent[None]), canvas, part).carried(moved.motion)
+        shown.append(compose(moved.layers, drawing).mean(dim=1))
+        inside.append(torch.sigmoid(drawing.cover)[(..., *MOUTH_BOX)].mean(dim=(1, 2, 3)))
     return Rolled(torch.stack(latents), torch.cat(shown), torch.cat(inside))
 
 

@@ -32,8 +32,8 @@ class Clip:
     """frames uint8 [F, H, W, 3]; references uint8 [R, H, W, 3] (other moments of the same person, the first neutral);
     source uint8 [F], the reference that a frame's motion is told from: motion float16 [F, H/2, W/2, 2], displacements in pixels;
     inside bits uint8 [F, H*W/8], pixels that show the inside of the mouth; eyes bits uint8 [R, H*W/8], those of the references that show
-    an eyeball; matte uint8 [R, H, W], how much of each is the person's; teeth float32 [R, NUM_PLACE_TERMS, 2], where in each the
-    upper teeth are (`model.mouth`); controls float32 [F, NUM_CONTROLS], those of the
+    an eyeball; matte uint8 [R, H, W], how much of each is the person's, and outline uint8 [F, H/2, W/2], of each frame; teeth float32
+    [R, NUM_PLACE_TERMS, 2], where in each reference the upper teeth are (`model.mouth`); controls float32 [F, NUM_CONTROLS], those of the
     references [R, NUM_CONTROLS]; mouth float32 [F, num shapes]; samples int16 16 kHz, at least F * 640."""
 
     frames: np.ndarray
@@ -43,6 +43,7 @@ class Clip:
     inside: np.ndarray
     eyes: np.ndarray
     matte: np.ndarray
+    outline: np.ndarray
     teeth: np.ndarray
     controls: np.ndarray
     reference_controls: np.ndarray
@@ -85,21 +86,23 @@ def pose_of(head: Head, controls: np.ndarray, mouth: np.ndarray) -> FramePose:
     return FramePose(expression, yaw=yaw, pitch=pitch, roll=roll, x=x, y=y, scale=1.0, gaze_x=gaze_x, gaze_y=gaze_y)
 
 
-def sample_controls(rng: np.random.Generator, num_frames: int) -> np.ndarray:
-    """Motion wider than what the live controller ever asks for, so that serving stays inside the training range."""
+def sample_controls(rng: np.random.Generator, num_frames: int, width: float | None = None) -> np.ndarray:
+    """Head motion wider than the live controller's by a factor, drawn unless told, so that serving stays inside the training range."""
     seed = int(rng.integers(1 << 31))
     state = ControllerState(seed, frame=int(rng.integers(100_000)))
     activity = str(rng.choice(["idle", "listening", "speaking", "speaking"]))
     controls, _ = next_controls(state, num_frames, activity)
-    controls[:, :5] *= rng.uniform(0.6, 1.9)
+    drawn = rng.uniform(0.6, 1.9)
+    controls[:, :5] *= drawn if width is None else width
     controls[:, _COLUMN["smile"]] += rng.uniform(-0.15, 0.5)
     controls[:, _COLUMN["brow"]] *= rng.uniform(0.5, 2.5)
     controls[:, _COLUMN["smile"]] = controls[:, _COLUMN["smile"]].clip(0.0, 1.0)
     return controls
 
 
-def make_clip(head: Head, renderer: Renderer, seed: int, num_frames: int) -> Clip:
-    """The clip of a seed. Sound starts at a random moment of the utterance, so that clips also begin inside words."""
+def make_clip(head: Head, renderer: Renderer, seed: int, num_frames: int, width: float | None = None) -> Clip:
+    """The clip of a seed, with head motion of that width. Sound starts at a random moment of the utterance, so that clips also begin
+    inside words."""
     rng = np.random.default_rng(seed)
     person = Person.sample(seed)
     utterance = synthesise(seed)
@@ -107,24 +110,23 @@ def make_clip(head: Head, renderer: Renderer, seed: int, num_frames: int) -> Cli
     total = int(len(voice) / FRAME_SAMPLES_16K)
     curves = stressed(mouth_curves(utterance.phones, max(total, num_frames), FPS), voice, FPS)
     first = _first_frame(rng, total, num_frames)
-    controls = sample_controls(rng, num_frames)
+    controls = sample_controls(rng, num_frames, width)
     mouth = curves[first : first + num_frames]
     poses = [pose_of(head, c, m) for c, m in zip(controls, mouth, strict=True)]
-    frames = np.stack([renderer.render(person, pose) for pose in poses])
+    frames, mattes = (np.stack(drawn) for drawn in zip(*(renderer.layered(person, pose) for pose in poses), strict=True))
     neutral = neutral_controls()
     closed = np.zeros(len(MOUTH_SHAPES), dtype=np.float32)
-    other = sample_controls(rng, 1)[0]
+    other = sample_controls(rng, 1, width)[0]
     other[_COLUMN["blink"]] = 0.0
     talking = curves[int(rng.integers(len(curves)))]
     reference_controls = np.stack((neutral, other, other * 0.5))
     references = [pose_of(head, c, m) for c, m in zip(reference_controls, (closed, closed, talking), strict=True)]
-    pictures = np.stack([renderer.render(person, pose) for pose in references])
+    pictures, matte = (np.stack(drawn) for drawn in zip(*(renderer.layered(person, pose) for pose in references), strict=True))
     source = rng.choice(len(references), num_frames, p=(0.6, 0.2, 0.2)).astype(np.uint8)
     traced = [renderer.motion(person, pose, references[which]) for pose, which in zip(poses, source, strict=True)]
     motion = np.stack([halved_motion(*found) for found in traced])
     inside = np.stack([np.packbits(found[1]) for found in traced])
     eyes = np.stack([np.packbits(renderer.eyes(person, pose)) for pose in references])
-    matte = np.stack([renderer.matte(person, pose) for pose in references])
     still = pose_of(head, neutral, closed)
     average = seen_teeth(head, average_person(), still)
     teeth = np.stack([place_of_teeth(seen_teeth(head, person, pose), average) for pose in references])
@@ -133,7 +135,8 @@ def make_clip(head: Head, renderer: Renderer, seed: int, num_frames: int) -> Cli
     start = first * FRAME_SAMPLES_16K
     samples = padded[start : start + 32_000 + num_frames * FRAME_SAMPLES_16K]
     sound = (samples * 32767).clip(-32768, 32767).astype(np.int16)
-    return Clip(frames, pictures, source, motion, inside, eyes, matte, teeth, controls, reference_controls, mouth, sound, seed)
+    told = (controls, reference_controls, mouth, sound, seed)
+    return Clip(frames, pictures, source, motion, inside, eyes, matte, halved(mattes), teeth, *told)
 
 
 def _first_frame(rng: np.random.Generator, total: int, num_frames: int) -> int:
@@ -156,6 +159,12 @@ def halved_motion(motion: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return (total / np.maximum(outside.sum(axis=(1, 3)), 1.0)).astype(np.float16)
 
 
+def halved(planes: np.ndarray) -> np.ndarray:
+    """uint8 [n, H, W] averaged over 2x2 pixels, uint8 [n, H/2, W/2]."""
+    count, height, width = planes.shape
+    return planes.reshape(count, height // 2, 2, width // 2, 2).mean(axis=(2, 4), dtype=np.float32).round().astype(np.uint8)
+
+
 def save_clip(path: Path, clip: Clip) -> None:
     temporary = path.with_suffix(".tmp.npz")
     arrays = {name: np.asarray(getattr(clip, name)) for name in Clip.__dataclass_fields__}
@@ -174,14 +183,14 @@ def clip_paths(folder: Path) -> list[Path]:
 
 
 def _work(
-    head_path: Path, out: Path, seeds: Sequence[int], num_frames: int, done: multiprocessing.SimpleQueue[int]
+    head_path: Path, out: Path, seeds: Sequence[int], num_frames: int, width: float | None, done: multiprocessing.SimpleQueue[int]
 ) -> None:
     head = Head.load(head_path)
     renderer = Renderer(head, size=256)
     for seed in seeds:
         path = out / f"clip_{seed:06d}.npz"
         if not path.exists():
-            save_clip(path, make_clip(head, renderer, seed, num_frames))
+            save_clip(path, make_clip(head, renderer, seed, num_frames, width))
         done.put(seed)
 
 
@@ -193,6 +202,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=300)
     parser.add_argument("--first-seed", type=int, default=0, help="seeds from 900000 on are kept for evaluation")
     parser.add_argument("--frames", type=int, default=32, help="video frames a clip, a multiple of 4")
+    parser.add_argument("--width", type=float, help="of head motion: 1 is what is served; drawn from 0.6 to 1.9 for each clip unless told")
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -201,7 +211,7 @@ def main() -> None:
     seeds = range(args.first_seed, args.first_seed + args.clips)
     for worker in range(args.workers):
         # Interleaved seeds: stopping early leaves a contiguous set.
-        job = (args.head, args.out, seeds[worker :: args.workers], args.frames, done)
+        job = (args.head, args.out, seeds[worker :: args.workers], args.frames, args.width, done)
         context.Process(target=_work, args=job, daemon=True).start()
     for _ in tqdm(seeds, desc="clips", unit="clip"):
         done.get()

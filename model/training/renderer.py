@@ -93,6 +93,10 @@ class Renderer:
 
     def render(self, person: Person, pose: FramePose) -> np.ndarray:
         """One frame, uint8 [size, size, 3] RGB, top row first; the same for the same arguments."""
+        return self.layered(person, pose)[0]
+
+    def layered(self, person: Person, pose: FramePose) -> tuple[np.ndarray, np.ndarray]:
+        """The same frame, and how much of each of its pixels is the person's and not the backdrop's, uint8 [size, size]."""
         self._stand(person, pose)
         return self._draw()
 
@@ -164,16 +168,6 @@ class Renderer:
         colour = (pixels[..., :3] * alpha).sum(axis=(1, 3)) / np.maximum(alpha.sum(axis=(1, 3)), 1e-6)
         return np.concatenate((colour, 255.0 * alpha.mean(axis=(1, 3))), axis=-1).round().astype(np.uint8)
 
-    def matte(self, person: Person, pose: FramePose) -> np.ndarray:
-        """How much of each pixel of the frame at `pose` is the person's and not the backdrop's, uint8 [size, size]."""
-        self._stand(person, pose)
-        self._large.use()
-        self._large.clear(depth=1.0)
-        self._draw_solids()
-        size = self.size
-        covered = np.frombuffer(self._large.read(components=4), np.uint8).reshape(size, _FINER, size, _FINER, 4)[::-1, ..., 3]
-        return covered.astype(np.float32).mean(axis=(1, 3)).round().astype(np.uint8)
-
     def _vertices(self, pose: FramePose) -> tuple[np.ndarray, np.ndarray]:
         """The head's vertices before it turns, and the turn of the eyeballs."""
         weights = self._face.weights(pose)
@@ -201,11 +195,14 @@ class Renderer:
         program[prefix + "shift"].value = (pose.x * stage.FACE_HEIGHT, pose.y * stage.FACE_HEIGHT, 0.0)
         program[prefix + "scale"].value = pose.scale
 
-    def _draw(self) -> np.ndarray:
+    def _draw(self) -> tuple[np.ndarray, np.ndarray]:
         context = self._context
         self._large.use()
         self._large.clear(depth=1.0)
         self._draw_solids()
+        # What comes now leaves alpha alone, which so says where the solids are.
+        self._large.color_mask = True, True, True, False
+        self._large.use()
         self._backdrop.use(0)
         self._screen.render(moderngl.TRIANGLE_STRIP)
         self._skin.use(0)
@@ -213,12 +210,13 @@ class Renderer:
         self._programs["head"]["u_alpha"].value = 0.50 if self._person and self._person.feminine else 0.3
         self._lashes.render()
         context.enable_only(moderngl.NOTHING)
+        self._large.color_mask = True, True, True, True
         self._small.use()
         self._colour.build_mipmaps()  # each level the mean of four pixels: the one drawn from has all samples
         self._colour.use(0)
         self._screen.render(moderngl.TRIANGLE_STRIP)
-        pixels = np.frombuffer(self._small.read(components=3), np.uint8).reshape(self.size, self.size, 3)
-        return pixels[::-1].copy()
+        pixels = np.frombuffer(self._small.read(components=4), np.uint8).reshape(self.size, self.size, 4)[::-1]
+        return pixels[..., :3].copy(), pixels[..., 3].copy()
 
     def _draw_solids(self) -> None:
         # Front to back: hidden fragments are never shaded. Hair comes first, the backdrop last.

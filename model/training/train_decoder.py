@@ -100,18 +100,18 @@ def decoder_loss(decoder: FrameDecoder, reference: Reference, sample: Sample, re
     moved, truth, inside = reference.moved(sample.moves), sample.truth, sample.inside
     with mixed_precision(truth.device.type):
         change = decoder(sample.latents, decoder.canvas(reference), sample.moves, region)
-    change = change.float().carried(moved.motion)
+    drawing = change.float().carried(moved.motion)
     judged = torch.zeros_like(inside)
     region.of(judged, PATCH)[..., MARGIN:-MARGIN, MARGIN:-MARGIN] = 1.0
     judged = (fetch(judged, moved.motion.head) > 0.99).float() if region != WHOLE else torch.ones_like(inside)
     mouth = F.max_pool2d(inside, 5, stride=1, padding=2)
     weight = loss_weight(256, 6.0, 3.0).to(truth) * judged
-    shown = compose(moved.layers, change)
+    shown = compose(moved.layers, drawing)
     picture = picture_loss(shown, truth, weight * (1.0 + INSIDE_WEIGHT * mouth))
     # Teeth are a bright minority inside a mouth: an absolute error settles for the dark majority, a squared one does not.
     picture = picture + TEETH_SHARE * ((shown - truth).square() * inside * weight).mean()
     weight = loss_weight(256, 20.0, 1.0).to(truth) * judged
-    return picture + COVER_SHARE * F.binary_cross_entropy_with_logits(change.cover, inside, weight=weight)
+    return picture + COVER_SHARE * F.binary_cross_entropy_with_logits(drawing.cover, inside, weight=weight)
 
 
 @torch.no_grad()

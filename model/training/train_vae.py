@@ -1,10 +1,10 @@
 """Train the embedded preset's autoencoder on rendered clips, whose exact motion and uncovered mouths are known.
 
 Loss: L1 of the picture, heavier around mouth and eyes, with an L1 of its gradients for sharpness; L1 of the motion against the renderer's,
-with what latents add and without; cross entropy of the cover against where the inside of the mouth shows, and of where the reference shows
-eyes. From pictures alone a field and a cover are found slowly or never; told, they are right within minutes, and the picture's loss
-then only has to settle what they cannot explain. Noise on the latents keeps them few and smooth, and makes the decoder tolerant of what
-a generator gets slightly wrong.
+with what latents add and without; cross entropy of the cover against where the inside of the mouth shows,
+and of where the reference shows eyes and the person. From pictures alone a field and a cover are found slowly or never; told, they are
+right within minutes, and the picture's loss then only has to settle what they cannot explain. Noise on the latents keeps them few and
+smooth, and makes the decoder tolerant of what a generator gets slightly wrong.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from model.controls import CONTROL_NAMES
 from model.motion import BLINK, fetch, lids_of, pixel_grid
 from model.training.clips import clip_paths, load_clip
 from model.training.loop import Training, add_arguments, begin, mixed_precision, psnr, save_part, to_picture_tensor
-from model.vae import Change, Reference, ReferenceVAE, compose
+from model.vae import Drawing, Reference, ReferenceVAE, compose
 
 MOUTH_BOX = (slice(136, 196), slice(94, 162))  # rows, columns: where the renderer's framing puts the mouth
 EYES_BOX = (slice(84, 122), slice(78, 178))
@@ -44,14 +44,15 @@ MIRRORED = torch.tensor([-1.0 if name in ("yaw", "roll", "x", "gaze_x") else 1.0
 @dataclass(frozen=True, slots=True)
 class Sample:
     """frames [F, 3, H, W] in [-1, 1], those of each reference [R, 3, H, W] in a row; eyes [R, 1, H, W], where a reference shows them; matte
-    [R, 1, H, W], where it shows the person;
-    motion [F, 2, H/2, W/2] in pixels; inside [F, 1, H, W] in 0..1; moves [F, NUM_CONTROLS], the frames' controls less their reference's."""
+    [R, 1, H, W], where it shows the person; motion [F, 2, H/2, W/2] in pixels; outline [F, 1, H/2, W/2], where frames show the person;
+    inside [F, 1, H, W] in 0..1; moves [F, NUM_CONTROLS], the frames' controls less their reference's."""
 
     frames: Tensor
     references: Tensor
     eyes: Tensor
     matte: Tensor
     motion: Tensor
+    outline: Tensor
     inside: Tensor
     moves: Tensor
 
@@ -96,6 +97,7 @@ class Frames:
             torch.from_numpy(np.stack([np.unpackbits(clip.eyes[which]).reshape(1, size, size) for clip, which in sources])).float(),
             torch.from_numpy(np.stack([clip.matte[which] for clip, which in sources])).float()[:, None] / 255.0,
             torch.from_numpy(np.stack([clip.motion[f] for clip, f in found])).float().movedim(-1, 1),
+            torch.from_numpy(np.stack([clip.outline[f] for clip, f in found])).float()[:, None] / 255.0,
             torch.from_numpy(np.stack([np.unpackbits(clip.inside[f]).reshape(1, size, size) for clip, f in found])).float(),
             torch.from_numpy(np.concatenate([clip.moves(slice(f, f + 1), clip.source[f]) for clip, f in found])),
         )
@@ -104,15 +106,16 @@ class Frames:
 def augment(sample: Sample, rng: np.random.Generator) -> Sample:
     """Mirror, zoom and shift, gain, contrast and tint, the same for frame and reference: cheap variety of people, cameras and light."""
     frames, references, eyes, matte = sample.frames, sample.references, sample.eyes, sample.matte
-    motion, inside, moves = sample.motion, sample.inside, sample.moves
+    motion, outline, inside, moves = sample.motion, sample.outline, sample.inside, sample.moves
     if rng.random() < 0.5:
-        frames, references, eyes, matte, inside = (x.flip(3) for x in (frames, references, eyes, matte, inside))
+        frames, references, eyes, matte, outline, inside = (x.flip(3) for x in (frames, references, eyes, matte, outline, inside))
         motion, moves = motion.flip(3) * torch.tensor([-1.0, 1.0])[:, None, None], moves * MIRRORED
     if rng.random() < 0.6:
         zoom = rng.uniform(0.92, 1.08) * rng.uniform(0.96, 1.04, 2)
         shift = rng.uniform(-6.0, 6.0, 2) * 2.0 / frames.shape[3]
         scale, offset = torch.tensor(zoom, dtype=torch.float32), torch.tensor(shift, dtype=torch.float32)
-        frames, references, eyes, matte, inside = (_resampled(x, scale, offset) for x in (frames, references, eyes, matte, inside))
+        masks = (eyes, matte, outline, inside)
+        frames, references, eyes, matte, outline, inside = (_resampled(x, scale, offset) for x in (frames, references, *masks))
         motion = _resampled(motion, scale, offset) / scale[:, None, None]
     people = len(references)
     gain = torch.as_tensor(rng.uniform(0.75, 1.2, (people, 1, 1, 1)) * rng.uniform(0.9, 1.1, (people, 3, 1, 1))).float()
@@ -123,7 +126,7 @@ def augment(sample: Sample, rng: np.random.Generator) -> Sample:
         return ((x + 1.0) * gain.repeat_interleave(times, 0) - 1.0 + bias.repeat_interleave(times, 0)).clamp(-1, 1)
 
     frames, references = lit(frames), lit(references)
-    return Sample(frames, references, eyes, matte, motion, inside, moves)
+    return Sample(frames, references, eyes, matte, motion, outline, inside, moves)
 
 
 def _resampled(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
@@ -157,15 +160,15 @@ def motion_shows(sample: Sample) -> Tensor:
     return (persons & (wrong < EXPLAINED)).float()
 
 
-def change_loss(change: Change, moved: Tensor, told: Tensor, sample: Sample) -> Tensor:
+def change_loss(drawing: Drawing, moved: Tensor, told: Tensor, sample: Sample) -> Tensor:
     """Motion in pixels, where it is defined, of the moves alone [B, 2, H/2, W/2] too where they are told [B]; the cover's cross entropy."""
     outside = F.avg_pool2d(sample.inside, 2)
     defined = motion_shows(sample) * loss_weight(128, 6.0, 6.0).to(sample.motion)
-    motion = ((change.motion - sample.motion).abs().sum(dim=1, keepdim=True) * defined * (outside < 0.99)).mean()
+    motion = ((drawing.sources.person - sample.motion).abs().sum(dim=1, keepdim=True) * defined * (outside < 0.99)).mean()
     alone = (moved - sample.motion).abs().sum(dim=1, keepdim=True) * told[:, None, None, None]
     motion = motion + (alone * defined * (outside < 0.01)).mean()
     weight = loss_weight(256, 20.0, 1.0).to(sample.inside)
-    cover = F.binary_cross_entropy_with_logits(change.cover, sample.inside, weight=weight)
+    cover = F.binary_cross_entropy_with_logits(drawing.cover, sample.inside, weight=weight)
     return MOTION_SHARE * motion + COVER_SHARE * cover
 
 
@@ -189,11 +192,11 @@ def evaluate(vae: ReferenceVAE, data: Frames, device: str) -> dict[str, float]:
         reference = vae.reference(sample.references)
         moved = reference.moved(sample.moves)
         latents = vae.encoder(sample.frames, reference, moved)
-        change = vae.decoder(latents, vae.decoder.canvas(reference), sample.moves).carried(moved.motion)
-        decoded.append(compose(moved.layers, change).cpu())
+        drawing = vae.decoder(latents, vae.decoder.canvas(reference), sample.moves).carried(moved.motion)
+        decoded.append(compose(moved.layers, drawing).cpu())
         truth.append(sample.frames.cpu())
-        errors.append((change.motion - sample.motion).norm(dim=1)[:, 40:100, 40:88].mean().cpu())
-        alone.append((moved.motion.total() - sample.motion).norm(dim=1)[:, 40:100, 40:88].mean().cpu())
+        errors.append((drawing.sources.person - sample.motion).norm(dim=1)[:, 40:100, 40:88].mean().cpu())
+        alone.append((moved.motion.total().person - sample.motion).norm(dim=1)[:, 40:100, 40:88].mean().cpu())
     pictures, target = torch.cat(decoded), torch.cat(truth)
     mouth, eyes = (..., *MOUTH_BOX), (..., *EYES_BOX)
     return {
@@ -253,10 +256,10 @@ def main() -> None:
         noise = torch.randn_like(latents) * amount
         with mixed_precision(args.device):
             change = vae.decoder(latents + noise, vae.decoder.canvas(reference), moves)
-        change = change.float().carried(moved.motion)
+        drawing = change.float().carried(moved.motion)
         mouth = F.max_pool2d(sample.inside, 5, stride=1, padding=2)
-        picture = picture_loss(compose(moved.layers, change), sample.frames, weight * (1.0 + INSIDE_WEIGHT * mouth))
-        motion = change_loss(change, moved.motion.total(), told, sample)
+        picture = picture_loss(compose(moved.layers, drawing), sample.frames, weight * (1.0 + INSIDE_WEIGHT * mouth))
+        motion = change_loss(drawing, moved.motion.total().person, told, sample)
         found = eyes_loss(reference.eyes, sample.eyes[:, 0]) + F.binary_cross_entropy_with_logits(reference.person, sample.matte[:, 0])
         if training.step(picture + motion + found):
             print(f"\nstep {training.steps} {evaluate(training.average, held_out, args.device)}", flush=True)

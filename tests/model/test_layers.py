@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from model.layers import Layers, behind, beyond, matte_of
+from model.layers import Layers, behind, beyond, endless, matte_of
 
 SIZE = 64
 
@@ -21,24 +21,38 @@ def test_at_rest_the_layers_are_the_picture() -> None:
     """Also where the matte is wrong."""
     picture, matte = portrait()
     for wrong in (matte, 1.0 - matte, torch.rand(matte.shape)):
-        layers = Layers.of(picture, wrong, behind(picture, wrong))
-        torch.testing.assert_close(layers.shown(layers.person, layers.matte), picture, rtol=0, atol=1e-6)
+        layers = Layers.of(picture, wrong, behind(picture, wrong), endless(picture, wrong))
+        torch.testing.assert_close(layers.shown(layers.person, wrong, layers.endless, wrong), picture, rtol=0, atol=1e-6)
 
 
 def test_what_is_uncovered_is_the_backdrop_continued() -> None:
     """A person who steps aside leaves neither a hole nor a trace, and takes nothing of the backdrop along."""
     picture, matte = portrait()
-    layers = Layers.of(picture, matte, behind(picture, matte))
-    aside = layers.shown(layers.person.roll(6, 3), layers.matte.roll(6, 3))
+    layers = Layers.of(picture, matte, behind(picture, matte), endless(picture, matte))
+    aside = layers.shown(layers.person.roll(6, 3), matte.roll(6, 3), layers.endless.roll(6, 3), matte.roll(6, 3))
     assert (aside[..., 20:, 26:50] - 1.0).abs().max() < 1e-5
     expected = torch.linspace(-0.5, 0.5, SIZE)[20:26]
     assert (aside[0, 0, 24:, 20:26] - expected).abs().max() < 0.12
     torch.testing.assert_close(aside[..., :16], picture[..., :16])
 
 
+def test_an_outline_goes_its_own_way() -> None:
+    """Where it goes ahead of the person there is more of them, where it stays behind the backdrop is seen; inside nothing changes."""
+    picture, matte = portrait()
+    layers = Layers.of(picture, matte, behind(picture, matte), endless(picture, matte))
+    shown = layers.shown(layers.person, matte, layers.endless, matte.roll(4, 3))
+    assert (shown[..., 20:, 24:44] - 1.0).abs().max() < 1e-5
+    assert (shown[..., 20:, 44:48] - 1.0).abs().max() < 0.05, "two pixels around the person may be either's"
+    expected = torch.linspace(-0.5, 0.5, SIZE)
+    assert (shown[0, 0, 24:, 20:24] - expected[20:24]).abs().max() < 0.12
+    torch.testing.assert_close(shown[..., 48:], picture[..., 48:])
+
+
 def test_a_picture_of_nothing_but_a_person_needs_no_backdrop() -> None:
     picture = torch.rand(2, 3, SIZE, SIZE)
     assert torch.isfinite(behind(picture, torch.ones(2, 1, SIZE, SIZE))).all()
+    assert torch.equal(endless(picture, torch.ones(2, 1, SIZE, SIZE)), picture)
+    assert torch.isfinite(endless(picture, torch.zeros(2, 1, SIZE, SIZE))).all()
 
 
 def test_a_matte_is_all_or_nothing_where_it_is_nearly_so() -> None:

@@ -8,13 +8,13 @@ import torch
 from model.conditions import move_tokens
 from model.config import VAEConfig
 from model.controls import NUM_CONTROLS
-from model.fields import Finders, MotionFields
+from model.fields import EyeFinder, MotionFields, PersonFinder
 from model.layers import matte_of
 from model.motion import (
     BLINK,
+    NUM_FIELDS,
     NUM_HEAD_CONTROLS,
     NUM_HEAD_TERMS,
-    NUM_TERMS,
     Lids,
     fetch,
     lids_of,
@@ -28,15 +28,16 @@ SIDE = 128
 
 
 def smooth_fields() -> torch.Tensor:
-    """Fields as smooth as a head's [1, NUM_TERMS, 2, SIDE, SIDE], a few pixels a move."""
-    coarse = torch.randn(NUM_TERMS, 2, 4, 4, generator=torch.Generator().manual_seed(0)) * 3.0
+    """Fields as smooth as a head's [1, NUM_FIELDS, 2, SIDE, SIDE], a few pixels a move."""
+    coarse = torch.randn(NUM_FIELDS, 2, 4, 4, generator=torch.Generator().manual_seed(0)) * 3.0
     coarse[5:] *= 0.2
     return torch.nn.functional.interpolate(coarse, size=(SIDE, SIDE), mode="bicubic", align_corners=False)[None]
 
 
 def test_no_moves_change_nothing() -> None:
     assert not terms(torch.zeros(3, NUM_CONTROLS)).any()
-    assert not any(part.any() for part in portrait_motion(smooth_fields(), torch.zeros(3, NUM_CONTROLS)))
+    shift, head, within = portrait_motion(smooth_fields(), torch.zeros(3, NUM_CONTROLS))
+    assert not any(part.any() for part in (shift, head, *within))
 
 
 def test_a_point_is_seen_where_it_was_moved_to() -> None:
@@ -85,9 +86,10 @@ def test_the_skin_above_comes_down_over_the_eye() -> None:
 def test_untrained_networks_leave_the_portrait_alone() -> None:
     config = VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8))
     picture = torch.rand(2, 3, 64, 64)
-    eyes, person = Finders(config)(picture, torch.rand(2, 4, 16, 16), torch.rand(2, 6, 8, 8), torch.rand(2, 8, 4, 4))
+    eyes = EyeFinder(config)(picture, torch.rand(2, 4, 16, 16), torch.rand(2, 6, 8, 8), torch.rand(2, 8, 4, 4))
+    person = PersonFinder()(picture)
     fields = MotionFields()(picture, matte_of(person))
-    assert fields.shape == (2, NUM_TERMS, 2, 32, 32) and not fields.any()
+    assert fields.shape == (2, NUM_FIELDS, 2, 32, 32) and not fields.any()
     assert eyes.shape == (2, 64, 64) and lids_of(eyes).reach.max() < 0.01
     assert person.shape == (2, 64, 64) and not matte_of(person).any()
 
@@ -95,7 +97,7 @@ def test_untrained_networks_leave_the_portrait_alone() -> None:
 def test_a_pose_is_found_from_how_pixels_moved() -> None:
     fields, moves = smooth_fields(), torch.zeros(3, NUM_CONTROLS)
     moves[:, :NUM_HEAD_CONTROLS] = torch.randn(3, NUM_HEAD_CONTROLS, generator=torch.Generator().manual_seed(2)) * 0.5
-    seen, matte = portrait_motion(fields, moves).total(), torch.ones(1, 1, 256, 256)
+    seen, matte = portrait_motion(fields, moves).total().person, torch.ones(1, 1, 256, 256)
     matte[..., :60], seen[..., :30] = 0.0, 9.0  # what a backdrop seems to do says nothing
     found = PoseFit(fields, matte)(seen)
     assert not found[:, BLINK:].any()

@@ -18,12 +18,12 @@ from model.dit import DiT
 from model.i420_decoder import I420Canvas, I420Decoder
 from model.layers import Layers
 from model.manner import styles_of
-from model.motion import BLINK, Motion, Moved
+from model.motion import BLINK, Motion, Moved, Sources
 from model.mouth import DEPTH
 from model.rope import apply_rope, rope_table
 from model.sampler import sample_euler, sample_renoise, shifted_sigmas
 from model.text import tokenise
-from model.vae import Change, ReferenceVAE, Region, compose, dct_basis
+from model.vae import Change, Drawing, ReferenceVAE, Region, compose, dct_basis
 
 TINY_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8))
 
@@ -32,7 +32,7 @@ def tiny_vae() -> ReferenceVAE:
     torch.manual_seed(0)
     vae = ReferenceVAE(TINY_VAE).eval().requires_grad_(False)
     fields, decoder = vae.reference.fields, vae.decoder
-    finders = (vae.reference.finders.eyes, vae.reference.finders.person)
+    finders = (vae.reference.eyes.eyes, vae.reference.person.edge)
     drawn = ((decoder.motion, 0.05), (decoder.paint, 0.05), (fields.out, 0.02), (finders[0][-1], 0.02), (finders[1][-1], 0.5))
     for layer, std in drawn:
         torch.nn.init.normal_(layer.weight, std=std)
@@ -80,11 +80,11 @@ def test_an_untrained_decoder_shows_the_portrait() -> None:
 def test_motion_fetches_from_where_it_points() -> None:
     """A displacement of (+3, -2) pixels shows what lies 3 to the right and 2 above; a full cover shows the colour on dark."""
     picture = torch.rand(1, 3, 32, 32)
-    motion = torch.tensor([3.0, -2.0])[None, :, None, None].expand(1, 2, 16, 16)
-    everything = Layers.of(picture, torch.ones(1, 1, 32, 32), torch.zeros(1, 3, 32, 32))
-    shown = compose(everything, Change(motion, torch.full((1, 1, 32, 32), -40.0), torch.zeros(1, 3, 32, 32)))
+    motion = Sources(torch.tensor([3.0, -2.0])[None, :, None, None].expand(1, 2, 16, 16), torch.zeros(1, 2, 16, 16))
+    everything = Layers.of(picture, torch.ones(1, 1, 32, 32), torch.zeros(1, 3, 32, 32), picture)
+    shown = compose(everything, Drawing(motion, torch.full((1, 1, 32, 32), -40.0), torch.zeros(1, 3, 32, 32)))
     torch.testing.assert_close(shown[..., 4:, :28], picture[..., 2:30, 3:31], rtol=0, atol=1e-4)
-    hidden = compose(everything, Change(motion, torch.full((1, 1, 32, 32), 40.0), torch.full((1, 3, 32, 32), 0.25)))
+    hidden = compose(everything, Drawing(motion, torch.full((1, 1, 32, 32), 40.0), torch.full((1, 3, 32, 32), 0.25)))
     torch.testing.assert_close(hidden, (torch.tensor(DEPTH) + 0.25)[None, :, None, None].expand_as(hidden))
 
 
@@ -124,7 +124,8 @@ def test_what_is_painted_turns_with_the_head() -> None:
     """A patch of colour in the portrait's place is seen where the head took it, and frames put back into that place are the portrait."""
     picture = F.interpolate(torch.rand(1, 3, 8, 8) - 0.5, size=(64, 64), mode="bicubic")
     by = torch.tensor([6.0, -4.0])[None, :, None, None].expand(1, 2, 32, 32)  # points go right and up
-    moved = Moved(Layers.of(picture, torch.ones(1, 1, 64, 64), picture), Motion(by, -by, torch.zeros_like(by)))
+    none = Sources(torch.zeros_like(by), torch.zeros_like(by))
+    moved = Moved(Layers.of(picture, torch.ones(1, 1, 64, 64), picture, picture), Motion(by, -by, none))
     colour = torch.zeros(1, 3, 64, 64)
     colour[..., 30:40, 20:30] = 0.5
     change = Change(torch.zeros_like(by), torch.full((1, 1, 64, 64), -40.0), colour).carried(moved.motion)

@@ -253,8 +253,7 @@ def clip(seed: int, num_frames: int = 16) -> Clip:
     return Clip(
         frames=np.repeat(picture[None], num_frames, axis=0), references=picture[None], source=np.zeros(num_frames, np.uint8),
         motion=np.zeros((num_frames, 1, 1, 2), np.float16), inside=np.zeros((num_frames, 1), np.uint8), eyes=np.zeros((1, 1), np.uint8),
-            matte=np.zeros((1, 1, 1), np.uint8),
-            teeth=np.zeros((1, 6, 2), np.float32),
+        matte=np.zeros((1, 1, 1), np.uint8), outline=np.zeros((num_frames, 1, 1), np.uint8), teeth=np.zeros((1, 6, 2), np.float32),
         controls=next_controls(ControllerState(seed, frame=20), num_frames, "speaking")[0], reference_controls=neutral_controls()[None],
         mouth=mouth_curves(phones, num_frames),
         samples=(np.random.default_rng(0).normal(0, 3000, 32_000 + 640 * num_frames)).astype(np.int16), person_seed=seed,

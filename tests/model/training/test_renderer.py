@@ -157,8 +157,8 @@ def test_a_matte_tells_the_person_from_the_backdrop(renderer) -> None:  # type: 
     """The same person before another backdrop differs in what the matte calls backdrop, and hardly in what it calls the person's."""
     person = Person.sample(5)
     elsewhere = dataclasses.replace(person, backdrop=next(kind for kind in BACKDROPS if kind != person.backdrop))
-    matte = renderer.matte(person, STILL)
-    changed = np.abs(renderer.render(person, STILL).astype(int) - renderer.render(elsewhere, STILL).astype(int)).max(-1)
+    shown, matte = renderer.layered(person, STILL)
+    changed = np.abs(shown.astype(int) - renderer.render(elsewhere, STILL).astype(int)).max(-1)
     assert 0.25 < (matte == 255).mean() < 0.75
     assert changed[matte == 255].mean() < 1.0 and changed[matte == 0].mean() > 10.0
     assert ((matte > 0) & (matte < 255)).sum() > 100  # hair is neither

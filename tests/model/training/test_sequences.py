@@ -13,6 +13,7 @@ from model.controls import CONTROL_NAMES, ControllerState, neutral_controls, nex
 from model.manner import manner_of, styles_of
 from model.mouth import mouth_mask
 from model.text import STYLE_WORDS
+from model.training.clips import sample_controls
 from model.training.revoice import matched_times
 from model.training.soup import SOUP, draw_task, mask_of
 from model.training.speech import installed_voices, say_again, synthesise
@@ -144,3 +145,11 @@ def test_what_a_word_asks_for_is_what_training_called_so(prompt: str) -> None:
     plain = torch.from_numpy(next_controls(ControllerState(5), 25 * 60, "speaking")[0])
     untold = [word in styles_seen(second) for second in plain.split(25)]
     assert sum(told) > 30 and sum(told) > 1.5 * sum(untold), (sum(told), sum(untold))
+
+
+def test_heads_move_as_widely_as_told() -> None:
+    """Of one seed: twice the width is twice the motion of the head, and nothing else."""
+    narrow, wide, drawn = (sample_controls(np.random.default_rng(3), 50, width) for width in (0.8, 1.6, None))
+    np.testing.assert_allclose(wide[:, :5], 2.0 * narrow[:, :5], rtol=1e-5)
+    np.testing.assert_array_equal(wide[:, 5:], narrow[:, 5:])
+    np.testing.assert_array_equal(drawn[:, 5:], narrow[:, 5:])
