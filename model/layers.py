@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Hair that the matte calls backdrop would smear over all that is continued from it.
-_DOUBTFUL = 2  # pixels around the person
+# Tips of hair that the matte calls backdrop would stay behind when the head moves, and smear over all that is continued from them.
+_DOUBTFUL = 5  # pixels around the person
 _SURE = 0.05  # of a matte at either end counts as none and all of it
 
 
