@@ -174,6 +174,9 @@ def save_clip(path: Path, clip: Clip) -> None:
 
 def load_clip(path: Path) -> Clip:
     with np.load(path) as data:
+        missing = [name for name in Clip.__dataclass_fields__ if name not in data.files]
+        if missing:
+            raise ValueError(f"{path} has no {', '.join(missing)}: render it again with this version's `livemimic train clips`")
         arrays = {name: data[name] for name in Clip.__dataclass_fields__ if name != "person_seed"}
         return Clip(**arrays, person_seed=int(data["person_seed"]))
 

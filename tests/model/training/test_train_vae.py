@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from model.controls import CONTROL_NAMES, NUM_CONTROLS
 from model.motion import BLINK, fetch
-from model.training.clips import Clip, save_clip
+from model.training.clips import Clip, load_clip, save_clip
 from model.training.train_finders import bent, elsewhere
 from model.training.train_vae import Frames, Sample, augment
 
@@ -82,6 +83,9 @@ def test_drawn_frames_come_in_pairs_of_one_reference_and_often_blink(tmp_path: P
         samples=np.zeros(1, np.int16), person_seed=1,
     )  # fmt: skip
     save_clip(tmp_path / "clip_000001.npz", clip)
+    np.savez(tmp_path / "earlier.npz", frames=clip.frames)
+    with pytest.raises(ValueError, match="outline.*render it again"):
+        load_clip(tmp_path / "earlier.npz")
     drawn = [Frames(tmp_path).draw(8, rng) for _ in range(20)]
     blinking = 0
     for sample in drawn:
