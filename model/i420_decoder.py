@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from kernels.yuv import MATRIX, OFFSET, SWING
 from model.layers import Layers, matte_of
-from model.motion import BLINK, PIXELS_PER_UNIT, Lids, Sources, fetch, lids_of, move_layers, portrait_motion, with_lids
+from model.lids import Lids, with_lids
+from model.motion import BLINK, PIXELS_PER_UNIT, Sources, fetch, move_layers, portrait_motion
 from model.mouth import DEPTH, around_mouth
 from model.vae import COVER_BIAS, Canvas, FrameDecoder, Reference
 
@@ -84,7 +85,7 @@ class I420Decoder(nn.Module):
         chroma = Layers.of(*(F.avg_pool2d(x, 2) for x in (shown[:, 1:], matte, behind[:, 1:], endless[:, 1:])))
         teeth = torch.einsum("pc,bchw->bphw", self.to_planes, reference.teeth.float())
         features = replace(self.trunk.canvas(reference), teeth=teeth)
-        return I420Canvas(luma, chroma, lids_of(reference.eyes), reference.fields, features)
+        return I420Canvas(luma, chroma, reference.lids(), reference.fields, features)
 
     def forward(self, latents_Fchw: Tensor, canvas: I420Canvas, moves_FM: Tensor) -> Tensor:
         """uint8 [F, H*3//2, W], the same number of frames for each portrait, in its order, moved by moves [F, NUM_CONTROLS]."""

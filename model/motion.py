@@ -1,20 +1,17 @@
-"""How a portrait moves with head, lids, eyes, brows and smile: fields made once a session, mixed by every video frame's moves.
+"""How a portrait moves with head, eyes, brows and smile: fields made once a session, mixed by every video frame's moves.
 
 Moves are told for every video frame, the transformer answers once in four. What follows from moves alone is therefore not left to
-it: a head turns along its own smooth curve and a lid closes in the very frame in which it should, whatever is being said.
+it: a head turns along its own smooth curve, whatever is being said. Lids are drawn, just so, on the portrait before (`model/lids.py`).
 Latents only say what is different from the portrait so moved.
 
 Head motion is a displacement of the portrait's points, second order in the moves: a turning head is a rotation, of depths that the network
 reads from the picture. Its outline moves otherwise: a ball that turns stays where it was. Expressions are fetched by the moved portrait
 from itself. Displacements are in pixels of the picture.
-A lid closes as its skin does: the network finds where the eyes are open, and the strip above is stretched down over them, lashes first.
-It is the person's own skin, under the portrait's own light.
 Legend: B portraits, F video frames (those of each portrait in a row), H W pixels of the picture, h w half of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,17 +28,6 @@ PIXELS_PER_UNIT = 8.0  # displacement that a network's output of 1 stands for
 NUM_HEAD_TERMS = 11
 NUM_TERMS = NUM_HEAD_TERMS + 6
 NUM_FIELDS = NUM_TERMS + NUM_HEAD_TERMS  # the last are those of the outline
-# Where the framing puts eyes, with room for those of others: rows and columns as shares of the picture.
-_AROUND_EYES = (0.27, 0.53, 0.22, 0.78)
-_LID_ROWS = (0.2, 0.56)  # with the skin above
-_LIKELY = 0.75  # added to a logit: a lid that stops half way is worse than one that goes a little too far
-# Skin above an eye that is stretched over it, as a share of the opening and in pixels: half of it at least, or it would have to fold, and
-# little more, for where a brow is low it is next.
-_STRIP, _LEAST_STRIP = 0.5, 2.0
-_BEYOND = 0.6  # pixels: the edge of the lower lid, too, is under a closed one
-# A lid comes down a little ahead of its closure: at 0.1, 0.3, 0.5 and 0.7 it is 0.14, 0.37, 0.59 and 0.80 of the way down. So a
-# tracker sees blinks last as long as the renderer's, 121 ms for 122 through the autoencoder (34 blinks of people it was trained on).
-_MEET, _AHEAD = 0.9, 0.9
 # The place that a pixel was fetched from is found in rounds, which go half of the way each. Where a turning head uncovers what no point
 # moves to, whole steps would jump from one side of the gap to the other, and tear it; half ones end near its edge, which so is stretched.
 _SETTLE, _HALF = 6, 0.5
@@ -51,7 +37,7 @@ def terms(moves_FM: Tensor) -> Tensor:
     """What fields are mixed by [F, NUM_TERMS], from moves [F, NUM_CONTROLS] (controls less the portrait's own); nothing of none."""
     yaw, pitch, roll, x, y, _, gaze_x, gaze_y, brow, smile = moves_FM.unbind(1)
     head = (yaw, pitch, roll, x, y, yaw * yaw, pitch * pitch, roll * roll, yaw * pitch, yaw * roll, pitch * roll)
-    # Lids are drawn, see `with_lids`. Brows lift and frown differently.
+    # Lids are drawn. Brows lift and frown differently.
     face = (gaze_x, gaze_y, brow.clamp(min=0), brow.clamp(max=0), smile, smile * smile.abs())
     return torch.stack((*head, *face), dim=1)
 
@@ -89,62 +75,6 @@ class Moved(NamedTuple):
     def in_place(self, frames_F3HW: Tensor) -> Tensor:
         """Frames beside what is told of them, both with the head where the portrait has it [F, 6, H, W]."""
         return torch.cat((fetch(frames_F3HW, self.motion.shift), move_layers(self.layers, self.motion.within)), dim=1)
-
-
-class Lids(NamedTuple):
-    """Of every column of the pictures, in pixels: the row in which an eye begins, how far a closed lid comes down from there, 0 where there
-    is no eye, and how much skin above is stretched for it; each [B, W]."""
-
-    top: Tensor
-    reach: Tensor
-    strip: Tensor
-
-    @staticmethod
-    def cat(lids: Sequence[Lids]) -> Lids:
-        return Lids(*(torch.cat(parts) for parts in zip(*lids, strict=True)))
-
-    def halved(self) -> Lids:
-        """The same in pictures of half the size."""
-        top, reach, strip = (F.avg_pool1d(part[:, None], 2)[:, 0] / 2.0 for part in self)
-        return Lids(top - 0.25, reach, strip)  # rows are counted at their middles
-
-
-def lids_of(eyes_BHW: Tensor) -> Lids:
-    """The edges of the eyes' openings, from logits of where an eyeball shows. Sums over columns place an edge between pixels."""
-    height, width = eyes_BHW.shape[1:]
-    first, last, left, right = (round(share * side) for share, side in zip(_AROUND_EYES, (height, height, width, width), strict=True))
-    shows = torch.zeros_like(eyes_BHW)
-    shows[:, first:last, left:right] = torch.sigmoid(2.0 * (eyes_BHW[:, first:last, left:right] + _LIKELY))
-    rows = torch.arange(height, device=eyes_BHW.device, dtype=eyes_BHW.dtype)[:, None]
-    sums = torch.stack((shows.sum(dim=1), (shows * rows).sum(dim=1)), dim=1)
-    opening, moment = F.avg_pool1d(sums, 5, stride=1, padding=2, count_include_pad=False).unbind(1)
-    top = moment / opening.clamp(min=1e-3) - opening / 2.0
-    return Lids(top, opening + _BEYOND * opening / (opening + 1.0), _STRIP * opening + _LEAST_STRIP)
-
-
-def with_lids(planes_BpHW: Tensor, lids: Lids, blink_F: Tensor) -> Tensor:
-    """The portraits' planes with lids closed by `blink`, frames of each portrait in a row [F, p, H, W]; `lids` of pictures of that size."""
-    frames, height = len(blink_F) // len(planes_BpHW), planes_BpHW.shape[2]
-    first, last = (round(share * height) for share in _LID_ROWS)
-    drawn_on = planes_BpHW.repeat_interleave(frames, 0).float()
-    drawn_on[:, :, first:last] = _closed(planes_BpHW[:, :, first:last], lids._replace(top=lids.top - first), blink_F)
-    return drawn_on
-
-
-def _closed(planes_BphW: Tensor, lids: Lids, blink_F: Tensor) -> Tensor:
-    """The same for the rows that lids can be in."""
-    frames = len(blink_F) // len(planes_BphW)
-    top, reach, strip = (part.repeat_interleave(frames, 0)[:, None] for part in lids)
-    down = reach * (blink_F / _MEET).clamp(0.0, 1.0).pow(_AHEAD)[:, None, None]
-    row = torch.arange(planes_BphW.shape[2], device=planes_BphW.device, dtype=top.dtype)[:, None]
-    # 0 at the edge of the lid, 1 where skin stays. At both ends it is as high as it was, lashes too; between them it is stretched.
-    up = ((top + down - row) / (strip + down)).clamp(0.0, 1.0)
-    stretch = (strip + down) / strip
-    source = top - strip * up * (stretch + up * (3.0 - 3.0 * stretch + up * (2.0 * stretch - 2.0)))
-    moved = torch.where(up < 1.0, source - row, torch.zeros_like(source))
-    drawn = fetch(planes_BphW, 2.0 * torch.stack((torch.zeros_like(moved), moved), dim=1))  # a motion as large as the planes
-    cover = ((top + down - row + 0.5).clamp(0.0, 1.0) * (down > 0))[:, None]
-    return torch.lerp(planes_BphW.repeat_interleave(frames, 0).float(), drawn.float(), cover.expand_as(drawn))
 
 
 def portrait_motion(fields_BKchw: Tensor, moves_FM: Tensor) -> Motion:

@@ -29,6 +29,7 @@ from model.config import VAEConfig
 from model.controls import NUM_CONTROLS
 from model.fields import EyeFinder, MotionFields, PersonFinder, Residual, start_at_zero
 from model.layers import Layers, behind, beyond, endless, matte_of
+from model.lids import Lids, lids_of, skinned, with_lids
 from model.motion import (
     BLINK,
     NUM_TERMS,
@@ -37,11 +38,9 @@ from model.motion import (
     Moved,
     Sources,
     fetch,
-    lids_of,
     move_layers,
     portrait_motion,
     terms,
-    with_lids,
 )
 from model.mouth import DEPTH, UpperTeeth
 
@@ -69,10 +68,13 @@ class Reference:
         """That portrait alone, as a batch of one."""
         return Reference(*(getattr(self, name)[index : index + 1] for name in Reference.__dataclass_fields__))
 
+    def lids(self) -> Lids:
+        return skinned(lids_of(self.eyes), self.picture)
+
     def moved(self, moves_FM: Tensor) -> Moved:
         """By moves [F, NUM_CONTROLS], frames of each portrait in a row."""
         layers = Layers.of(self.picture, matte_of(self.person), self.backdrop, self.endless)
-        person = with_lids(layers.person, lids_of(self.eyes), moves_FM[:, BLINK])
+        person = with_lids(layers.person, self.lids(), moves_FM[:, BLINK])
         return Moved(layers._replace(person=person), portrait_motion(self.fields, moves_FM))
 
 

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from model.layers import behind, matte_of
-from model.motion import lids_of, pixel_grid
+from model.lids import lids_of
+from model.motion import pixel_grid
 from model.training.clips import clip_paths, load_clip
 from model.training.loop import Training, add_arguments, begin, mixed_precision, psnr, save_part, to_picture_tensor
+from model.training.photographs import photographed
 from model.training.train_teacher import load_vae
 from model.training.train_vae import EYES_BOX, Frames, eyes_loss
 from model.vae import ReferenceVAE
@@ -70,8 +72,8 @@ def clutter(shape: torch.Size, rng: np.random.Generator) -> Tensor:
 
 
 def bent(portraits: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Each mirrored or not, stretched and moved, eyes opened wider or less, brows by up to 10 pixels nearer to them or 3 away; tinted, lit
-    from a side, eyes in the shadow of the brow, brighter or darker in the middle tones, blurred, noisy.
+    """Each mirrored or not, held aslant, stretched and moved, eyes opened wider or less, brows by up to 12 pixels nearer to them or 3 away;
+    tinted, lit from a side, eyes in the shadow of the brow, brighter or darker in the middle tones, blurred, noisy.
     Pictures [n, 3, H, W], eyes and mattes [n, H, W]."""
     size = portraits.shape[-1]
     count = len(portraits)
@@ -84,27 +86,14 @@ def bent(portraits: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, T
     rows = (grid[..., 1] + 1.0) * size / 2.0
     near_brows, near_eyes = (torch.exp(-(((rows - at) / high) ** 2)) for at, high in ((BROW_ROW, BROW_HEIGHT), (EYE_ROW, EYE_HEIGHT)))
     light = light * (1.0 - drawn(-0.1, 0.5, 1, 1) * near_eyes)[:, None]
-    grid[..., 1] -= (drawn(-3.0, 10.0, 1, 1) * near_brows + drawn(-0.5, 0.4, 1, 1) * (rows - EYE_ROW) * near_eyes) * 2.0 / size
+    grid[..., 1] -= (drawn(-3.0, 12.0, 1, 1) * near_brows + drawn(-0.5, 0.4, 1, 1) * (rows - EYE_ROW) * near_eyes) * 2.0 / size
     middle = torch.tensor([0.0, EYE_ROW * 2.0 / size - 1.0])
-    grid = (grid - middle) * drawn(0.75, 1.25, 1, 1, 2) + middle + drawn(-0.05, 0.05, 1, 1, 2)
+    x, y = ((grid - middle) * drawn(0.75, 1.25, 1, 1, 2)).unbind(-1)
+    turn = drawn(-0.2, 0.2, 1, 1)
+    grid = torch.stack((x * turn.cos() - y * turn.sin(), x * turn.sin() + y * turn.cos()), dim=-1) + middle + drawn(-0.05, 0.05, 1, 1, 2)
     grid[..., 0] *= torch.where(drawn(0.0, 1.0, 1, 1) < 0.5, -1.0, 1.0)
     there = F.grid_sample(portraits, grid, padding_mode="border", align_corners=False)
     return photographed(there[:, :3], light, rng), there[:, 3], there[:, 4]
-
-
-def photographed(pictures: Tensor, light: Tensor, rng: np.random.Generator) -> Tensor:
-    """Under other light, as other cameras would show it: pictures [n, 3, H, W] in [-1, 1], light [n, 1, H, W] around 1."""
-
-    def drawn(low: float, high: float, *shape: int) -> Tensor:
-        return torch.from_numpy(rng.uniform(low, high, (len(pictures), *shape))).float()
-
-    shown = (pictures + 1.0) / 2.0 * light * drawn(0.75, 1.2, 1, 1, 1) * drawn(0.85, 1.15, 3, 1, 1) + drawn(-0.1, 0.1, 1, 1, 1)
-    shown = shown.clamp(1e-3, 1.0) ** drawn(0.6, 1.7, 1, 1, 1)
-    shown = torch.lerp(shown, shown.mean(dim=1, keepdim=True), drawn(-0.5, 0.8, 1, 1, 1))
-    blurred = F.avg_pool2d(shown, 3, stride=1, padding=1, count_include_pad=False)
-    shown = torch.lerp(shown, blurred, drawn(-0.7, 1.0, 1, 1, 1))  # below 0: sharpened
-    shown = shown + torch.from_numpy(rng.normal(size=shown.shape)).float() * drawn(0.0, 0.03, 1, 1, 1)
-    return shown.clamp(0, 1) * 2.0 - 1.0
 
 
 @torch.no_grad()
@@ -135,20 +124,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser, minutes=20.0, batch=8, rate=1.5e-3)
     parser.add_argument("--vae", type=Path, required=True)
+    parser.add_argument("--keep-person", action="store_true", help="train on eyes alone")
     args = parser.parse_args()
     begin(args.seed)
     rng = np.random.default_rng(args.seed)
     train, held_out, blinking = Portraits(args.data), Portraits(args.eval), Frames(args.eval)
     vae = load_vae(args.vae)
-    trained = nn.ModuleList((vae.reference.eyes.eyes, vae.reference.person)).requires_grad_(True)
+    trained = nn.ModuleList([vae.reference.eyes.eyes] + [vae.reference.person] * (not args.keep_person)).requires_grad_(True)
     optimiser = torch.optim.Adam(trained.parameters(), lr=args.rate, betas=(0.9, 0.98))
     training = Training("finders", vae, optimiser, args.minutes, decay=0.997)
     while training.goes_on():
         portraits = train.take(rng.integers(len(train.pictures), size=args.batch))
         pictures, eyes, mattes = bent(elsewhere(portraits, rng), rng)
         with mixed_precision("cpu"):
-            found, person = vae.reference.eyes(pictures, *vae.reference.features(pictures)), vae.reference.person(pictures)
-        loss = eyes_loss(found, eyes) + MATTE_SHARE * F.binary_cross_entropy_with_logits(person, mattes)
+            loss = eyes_loss(vae.reference.eyes(pictures, *vae.reference.features(pictures)), eyes)
+            if not args.keep_person:
+                loss = loss + MATTE_SHARE * F.binary_cross_entropy_with_logits(vae.reference.person(pictures), mattes)
         if training.step(loss):
             print(f"\nstep {training.steps} {evaluate(training.average, held_out, blinking)}", flush=True)
     final = training.average

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from model.mouth import TEETH_BOX, UpperTeeth, grid_around_mouth, places_of_teeth
 from model.training.clips import clip_paths, load_clip
 from model.training.loop import Training, add_arguments, begin, save_part, to_picture_tensor
-from model.training.train_finders import photographed
+from model.training.photographs import photographed
 from model.training.train_teacher import load_vae
 
 AROUND = 1.3  # times the box that teeth are drawn in: where places are judged

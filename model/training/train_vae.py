@@ -21,10 +21,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.config import PRESENTER_VAE
-from model.controls import CONTROL_NAMES
-from model.motion import BLINK, fetch, lids_of, pixel_grid
+from model.lids import lids_of
+from model.motion import BLINK, fetch
 from model.training.clips import clip_paths, load_clip
 from model.training.loop import Training, add_arguments, begin, mixed_precision, psnr, save_part, to_picture_tensor
+from model.training.photographs import Look
 from model.vae import Drawing, Reference, ReferenceVAE, compose
 
 MOUTH_BOX = (slice(136, 196), slice(94, 162))  # rows, columns: where the renderer's framing puts the mouth
@@ -38,7 +39,6 @@ BLINKING = 0.25
 AROUND_EYES = (slice(60, 140), slice(48, 208))  # the eyes and what could be taken for them
 EDGE_SHARE = 0.02
 EXPLAINED = 0.3  # what is fetched along the true motion may differ so much from the frame, for the motion to be learnt
-MIRRORED = torch.tensor([-1.0 if name in ("yaw", "roll", "x", "gaze_x") else 1.0 for name in CONTROL_NAMES])
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,34 +104,11 @@ class Frames:
 
 
 def augment(sample: Sample, rng: np.random.Generator) -> Sample:
-    """Mirror, zoom and shift, gain, contrast and tint, the same for frame and reference: cheap variety of people, cameras and light."""
-    frames, references, eyes, matte = sample.frames, sample.references, sample.eyes, sample.matte
-    motion, outline, inside, moves = sample.motion, sample.outline, sample.inside, sample.moves
-    if rng.random() < 0.5:
-        frames, references, eyes, matte, outline, inside = (x.flip(3) for x in (frames, references, eyes, matte, outline, inside))
-        motion, moves = motion.flip(3) * torch.tensor([-1.0, 1.0])[:, None, None], moves * MIRRORED
-    if rng.random() < 0.6:
-        zoom = rng.uniform(0.92, 1.08) * rng.uniform(0.96, 1.04, 2)
-        shift = rng.uniform(-6.0, 6.0, 2) * 2.0 / frames.shape[3]
-        scale, offset = torch.tensor(zoom, dtype=torch.float32), torch.tensor(shift, dtype=torch.float32)
-        masks = (eyes, matte, outline, inside)
-        frames, references, eyes, matte, outline, inside = (_resampled(x, scale, offset) for x in (frames, references, *masks))
-        motion = _resampled(motion, scale, offset) / scale[:, None, None]
-    people = len(references)
-    gain = torch.as_tensor(rng.uniform(0.75, 1.2, (people, 1, 1, 1)) * rng.uniform(0.9, 1.1, (people, 3, 1, 1))).float()
-    bias = torch.as_tensor(rng.uniform(-0.15, 0.15, (people, 1, 1, 1))).float()
-
-    def lit(x: Tensor) -> Tensor:
-        times = len(x) // people
-        return ((x + 1.0) * gain.repeat_interleave(times, 0) - 1.0 + bias.repeat_interleave(times, 0)).clamp(-1, 1)
-
-    frames, references = lit(frames), lit(references)
-    return Sample(frames, references, eyes, matte, motion, outline, inside, moves)
-
-
-def _resampled(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-    grid = pixel_grid(x.shape[2], x.shape[3], x.device) * scale + offset
-    return F.grid_sample(x, grid.expand(len(x), -1, -1, -1), padding_mode="border", align_corners=False)
+    """Mirrored, bent, lit and shown as photographs are, the same for frames and reference: cheap variety of people, cameras and light."""
+    look = Look.drawn(len(sample.references), sample.references.shape[-1], rng)
+    eyes, matte, outline, inside = (look.planes(mask) for mask in (sample.eyes, sample.matte, sample.outline, sample.inside))
+    frames, references = look.pictures(sample.frames), look.pictures(sample.references)
+    return Sample(frames, references, eyes, matte, look.motion(sample.motion), outline, inside, look.moves(sample.moves))
 
 
 def loss_weight(size: int, mouth: float, eyes: float) -> Tensor:

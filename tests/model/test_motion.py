@@ -1,4 +1,4 @@
-"""How a portrait is moved: what moves mean for every pixel, lids, and how a pose is found again."""
+"""How a portrait is moved: what moves mean for every pixel, and how a pose is found again."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from model.config import VAEConfig
 from model.controls import NUM_CONTROLS
 from model.fields import EyeFinder, MotionFields, PersonFinder
 from model.layers import matte_of
+from model.lids import lids_of
 from model.motion import (
     BLINK,
     NUM_FIELDS,
     NUM_HEAD_CONTROLS,
     NUM_HEAD_TERMS,
-    Lids,
     fetch,
-    lids_of,
     portrait_motion,
     terms,
-    with_lids,
 )
 from model.pose import PoseFit
 
@@ -49,38 +47,6 @@ def test_a_point_is_seen_where_it_was_moved_to() -> None:
     left = (head + fetch(shift, head))[..., 16:-16, 16:-16]
     assert shift.abs().max() > 3.0
     assert left.abs().max() < 0.15
-
-
-def eyed() -> tuple[torch.Tensor, Lids]:
-    """A picture of skin (1 above the eye, falling towards the top) with one dark eye, 16 columns wide and 8 rows high, and its lids."""
-    shows = torch.zeros(1, SIDE, SIDE)
-    shows[0, 46:54, 40:56] = 1.0
-    picture = torch.linspace(0.0, 2.0, SIDE)[None, None, :, None].expand(1, 1, SIDE, SIDE).clone()
-    picture[0, 0, 46:54, 40:56] = -1.0
-    return picture, lids_of(shows * 20 - 10)
-
-
-def test_lids_are_where_an_eye_is_and_nowhere_else() -> None:
-    _, lids = eyed()
-    assert (lids.top[0, 42:54] - 45.5).abs().max() < 0.05, "the upper edge of row 46"
-    assert (lids.reach[0, 42:54] - 8.0).abs().max() < 0.8
-    assert lids.reach[0, :38].max() < 0.05 and lids.reach[0, 58:].max() < 0.05
-    halved = lids.halved()
-    assert (halved.top[0, 21:27] - 22.5).abs().max() < 0.05 and (halved.reach[0, 21:27] - 4.0).abs().max() < 0.4
-
-
-def test_the_skin_above_comes_down_over_the_eye() -> None:
-    """Open eyes are the portrait's own, to the bit; a closed lid leaves nothing of the eye, is skin in the order it was, and moves
-    nothing above its strip; half closed, the upper half of the eye is gone."""
-    picture, lids = eyed()
-    opened, half, closed = with_lids(picture, lids, torch.tensor([0.0, 0.34, 1.0]))
-    assert torch.equal(opened, picture[0])
-    column = 48
-    assert (closed[0, :, column] >= 0).all()
-    assert (closed[0, 30:54, column].diff() > -1e-3).all(), "no fold"
-    changed = (closed - picture[0])[0].abs()
-    assert changed[:38].max() < 1e-3 and changed[55:].max() < 1e-3 and changed[:, :37].max() < 1e-3
-    assert (half[0, 46:49, column] > 0).all() and (half[0, 51:54, column] == -1.0).all()
 
 
 def test_untrained_networks_leave_the_portrait_alone() -> None:
