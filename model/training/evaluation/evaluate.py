@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=PRESENTER_FILE, help="what `livemimic train bundle` wrote (default: the embedded)")
     parser.add_argument("--recordings", type=Path, help="folder of real speech, *.wav, some with *.phones.json beside them")
     parser.add_argument("--presenters", type=int, default=2, help="how many built-in ones say each recording (default 2)")
+    parser.add_argument("--photographs", type=Path, help="folder of pictures of people who were not rendered, to say the first clip")
     parser.add_argument("--minutes", type=float, default=1.0, help="length of the long run, for drift; 0 = none (default 1)")
     parser.add_argument("--json", type=Path, help="all figures, for `livemimic train bundle --evaluation`")
     parser.add_argument("--pictures", type=Path, help="folder for contact sheets and lip curves, PNG")
@@ -83,6 +84,9 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.recordings:
         report["recordings"] = without_truth.recordings(pipeline, args.recordings, args.presenters, args.seed)
         figures[NETWORK] |= without_truth.recording_figures(report["recordings"])
+    if args.photographs:
+        report["photographs"] = without_truth.photographs(pipeline, args.photographs, clips[0], args.seed)
+        figures[NETWORK] |= without_truth.photograph_figures(report["photographs"])
     if args.minutes:
         sound = np.concatenate([clip.samples[LEAD:-LEAD] for clip in clips])
         report["long_run"] = without_truth.long_run(pipeline, sound, args.minutes, args.seed)

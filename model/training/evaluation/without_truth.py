@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from model.errors import ConfigError
+from model.errors import ConfigError, PortraitError
 from model.geometry import FPS, MODEL_RATE
 from model.pipeline import AvatarPipeline
 from model.portraits import builtin_portraits, prepare_portrait
-from model.training.evaluation.lips import articulation, follows_sound, loudness
+from model.training.clips import Clip
+from model.training.evaluation.lips import articulation, correlation_and_lag, filled, follows_sound, loudness
 from model.training.evaluation.pictures import NUM_BINS, drift, sharpness
 from model.training.evaluation.tracker import at_mean_turn, head_motion, mean_shape, shape_distance, track
-from model.training.evaluation.videos import on_sound, to_rgb
+from model.training.evaluation.videos import on_clip, on_sound, to_rgb
 
+PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 REST_S = 2  # silence after a recording, to see the lips at rest
 WATCH_EVERY = 5  # frames of a long run, to look at the face
 MIN_MINUTES = 0.2  # bins of a second
@@ -71,6 +73,44 @@ def recording_figures(rows: list[dict[str, Any]]) -> dict[str, float]:
     keys = ("face_found", "correlation", "lag_ms", "silence_over_loud", "bilabials_closed", "vowels_open")
     values = {key: [row[key] for row in rows if key in row and not np.isnan(row[key])] for key in keys}
     return {f"real_{key}": float(np.mean(found)) for key, found in values.items() if found}
+
+
+def photographs(pipeline: AvatarPipeline, folder: Path, clip: Clip, seed: int) -> list[dict[str, Any]]:
+    """A row for each picture of a folder, and for each built-in presenter: moved and voiced as the clip is, how wide its lips open (95th
+    percentile, over the height of the face), and how well that follows the clip's. Who was never rendered should speak as who was."""
+    paths = [path for path in sorted(folder.glob("*")) if path.suffix.lower() in PICTURES]
+    if not paths:
+        raise ConfigError("no_photographs", f"{folder} holds no pictures", "Point --photographs to a folder of *.jpg, *.png or *.webp.")
+    everybody, pictures = portraits(), {path.stem: _prepared(path) for path in paths}
+    truth = filled(track(clip.frames).lip_opening())
+    rows = []
+    for name, portrait in tqdm([*everybody.items(), *pictures.items()], desc="photographs", unit="video"):
+        seen = track(np.concatenate([to_rgb(chunk[0]) for chunk in on_clip(pipeline, [portrait], clip, seed)]))
+        opening = filled(seen.lip_opening()) if seen.face_found else np.zeros(len(truth))
+        rows.append({
+            "name": name, "photograph": name not in everybody, "face_found": seen.face_found, "opening": float(np.percentile(opening, 95)),
+            "correlation": float(np.nan_to_num(correlation_and_lag(opening, truth)[0])),  # lips that stay shut follow nothing
+        })  # fmt: skip
+    return rows
+
+
+def _prepared(path: Path) -> np.ndarray:
+    try:
+        return prepare_portrait(path.read_bytes())
+    except PortraitError as error:
+        raise ConfigError(error.code, f"{path}: {error.message}", error.hint) from error
+
+
+def photograph_figures(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Means over the photographs, how wide their lips open over how wide presenters' do."""
+    taken, rendered = ([row for row in rows if row["photograph"] == which] for which in (True, False))
+    usual = float(np.mean([row["opening"] for row in rendered]))
+    return {
+        "photograph_opening": float(np.mean([row["opening"] for row in taken])) / usual,
+        "photograph_least_opening": min(row["opening"] for row in taken) / usual,
+        "photograph_correlation": float(np.mean([row["correlation"] for row in taken])),
+        "photograph_face_found": float(np.mean([row["face_found"] for row in taken])),
+    }  # fmt: skip
 
 
 def long_run(pipeline: AvatarPipeline, samples: np.ndarray, minutes: float, seed: int) -> dict[str, Any]:

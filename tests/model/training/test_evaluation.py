@@ -17,7 +17,7 @@ from model.geometry import FPS
 from model.portraits import builtin_portraits
 from model.training.bundle import attach_evaluation
 from model.training.clips import Clip, save_clip
-from model.training.evaluation import held_out, lips, motion, pictures, plots, report, tracker, videos
+from model.training.evaluation import held_out, lips, motion, pictures, plots, report, tracker, videos, without_truth
 from model.training.visemes import aperture, mouth_curves
 
 BLINK = CONTROL_NAMES.index("blink")
@@ -288,6 +288,20 @@ class TestClips:
             np.asarray(plots.lip_curves([("x", {"truth": curve}, [(3, 5)])])) for curve in (np.zeros(50), np.arange(50) % 5 / 4)
         )
         assert (wavy < 60).all(axis=2).sum() > 2 * (flat < 60).all(axis=2).sum()
+
+
+def test_photographs_that_hardly_speak_are_told_from_presenters(tmp_path: Path) -> None:
+    rows = [("anna", False, 0.1, 0.97), ("bruno", False, 0.08, 0.95), ("me", True, 0.09, 0.9), ("you", True, 0.018, 0.5)]
+    keys = ("name", "photograph", "opening", "correlation")
+    figures = without_truth.photograph_figures([dict(zip(keys, row, strict=True)) | {"face_found": 1.0} for row in rows])
+    assert figures["photograph_opening"] == pytest.approx(0.6) and figures["photograph_least_opening"] == pytest.approx(0.2)
+    assert figures["photograph_correlation"] == pytest.approx(0.7) and figures["photograph_face_found"] == 1.0
+    assert report.verdicts({report.NETWORK: figures})["photograph_least_opening"] == "MISSED"
+    with pytest.raises(ConfigError, match="holds no pictures"):
+        without_truth.photographs(None, tmp_path, clip(900_001), 0)  # type: ignore[arg-type]
+    Image.new("RGB", (200, 200)).save(tmp_path / "nobody.png")
+    with pytest.raises(ConfigError, match=r"nobody\.png: No face"):
+        without_truth.photographs(None, tmp_path, clip(900_001), 0)  # type: ignore[arg-type]
 
 
 def test_a_card_takes_an_evaluation_of_its_own_weights_only(tmp_path: Path) -> None:
