@@ -77,6 +77,7 @@ class VAEConfig:
     time_stride: int
     frame_channels: int
     widths: tuple[int, int, int]  # channels at 1/4, 1/8 and 1/16 of the picture's size
+    grid: int = 16  # latent pixels a side
 
     @property
     def latent_channels(self) -> int:

@@ -103,7 +103,7 @@ class AvatarPipeline:
         latents = self._vae.encoder(pictures, reference, reference.moved(moves))
         answers = torch.stack((state.resting, self._at_rest(state.window, moves[1:])))
         missing = self._decoder.planes(pictures[1:]) - self._decoder(latents[1:], state.canvas, moves[1:])
-        return replace(state, task=Between(self._vae, Ends(moves, latents, answers, missing[0]), num_frames))
+        return replace(state, task=Between(self._vae, Ends(moves, latents, answers, missing[0], state.window.fill.float()), num_frames))
 
     @torch.inference_mode()
     def open_lipsync(self, portrait: np.ndarray, pictures: Callable[[int], np.ndarray], *, seed: int = 0) -> AvatarState:

@@ -63,12 +63,14 @@ class Talk:
 
 class Ends(NamedTuple):
     """Two pictures of one person: the head's moves that each is of [2, NUM_CONTROLS], latents so moved [2, c, h, w], and what the network
-    answers there to silence [2, c, h, w]; missing, the last picture less what its latents are drawn as, I420 [H*3//2, W]."""
+    answers there to silence [2, c, h, w]; missing, the last picture less what its latents are drawn as, I420 [H*3//2, W]; fill, what the
+    window takes frames for that are not known [C, h, w]."""
 
     moves: Tensor
     latents: Tensor
     answers: Tensor
     missing: Tensor
+    fill: Tensor
 
 
 class Between:
@@ -105,10 +107,10 @@ class Between:
     def _known(self, frame: int, num_frames: int) -> Known | None:
         if frame + num_frames <= self._last:
             return None
-        first, last = (self._vae.stack(end.expand(num_frames, -1, -1, -1))[0] for end in self._ends.latents)
+        last = self._vae.stack(self._ends.latents[1].expand(num_frames, -1, -1, -1))[0]
         where = torch.zeros(num_frames, *last.shape[1:]).to(last)
         where[max(self._last - frame, 0) :] = 1.0
-        return Known(masked_video(first, last, where, self._vae.latent_std), where)
+        return Known(masked_video(self._ends.fill, last, where, self._vae.latent_std), where)
 
 
 class LipSync:

@@ -45,6 +45,7 @@ from model.motion import (
 from model.mouth import DEPTH, UpperTeeth
 
 COVER_BIAS = -6.0  # an untrained decoder uncovers nothing
+USUAL = 0.5  # standard deviations from the mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,10 +267,13 @@ def _widened(x_Fchw: Tensor, layer: nn.Conv2d) -> Tensor:
 
 
 class ReferenceVAE(nn.Module):
-    """Encode and decode video in [-1, 1] against a reference. `calibrate` in training sets the latent statistics."""
+    """Encode and decode video in [-1, 1] against a reference. `calibrate` in training sets the statistics of latents, and of those of
+    references standing still."""
 
     latent_mean: Tensor
     latent_std: Tensor
+    still_mean: Tensor
+    still_std: Tensor
     time_basis: Tensor
 
     def __init__(self, config: VAEConfig) -> None:
@@ -284,6 +288,8 @@ class ReferenceVAE(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
+        self.register_buffer("still_mean", torch.zeros(config.frame_channels, config.grid, config.grid))
+        self.register_buffer("still_std", torch.full_like(self.still_mean, math.inf))
         self.register_buffer("time_basis", dct_basis(config.time_stride), persistent=False)
 
     def decode_frames(self, latents_Fchw: Tensor, reference: Reference, moves_FM: Tensor) -> Tensor:
@@ -312,10 +318,16 @@ class ReferenceVAE(nn.Module):
         return self.stack(self.encoder(frames_F3HW, reference, reference.moved(moves_FM)))
 
     def encode_still(self, reference: Reference) -> Tensor:
-        """The references themselves, standing still, as latent frames [B, C, h, w]."""
-        still = reference.moved(reference.picture.new_zeros(len(reference.picture), NUM_CONTROLS))
-        one = self.encoder(reference.picture, reference, still)
+        """The references themselves, standing still, as latent frames [B, C, h, w], near those of people that training saw: the transformer
+        starts from them, and on photographs, whose own are further off, it hardly opens the lips."""
+        reach = USUAL * self.still_std
+        one = torch.minimum(torch.maximum(self.still_frame(reference), self.still_mean - reach), self.still_mean + reach)
         return self.stack(one.repeat_interleave(self.config.time_stride, dim=0))
+
+    def still_frame(self, reference: Reference) -> Tensor:
+        """The references themselves as latents a frame [B, c, h, w]."""
+        still = reference.moved(reference.picture.new_zeros(len(reference.picture), NUM_CONTROLS))
+        return self.encoder(reference.picture, reference, still)
 
     def decode(self, latents_TChw: Tensor, reference: Reference, moves_FM: Tensor) -> Tensor:
         """Latents [T, C, h, w], those of each reference in a row, to video [T * time_stride, 3, H, W], about [-1, 1], not clamped."""

@@ -100,11 +100,11 @@ def sample_controls(rng: np.random.Generator, num_frames: int, width: float | No
     return controls
 
 
-def make_clip(head: Head, renderer: Renderer, seed: int, num_frames: int, width: float | None = None) -> Clip:
-    """The clip of a seed, with head motion of that width. Sound starts at a random moment of the utterance, so that clips also begin
-    inside words."""
+def make_clip(head: Head, renderer: Renderer, seed: int, num_frames: int, width: float | None = None, cast: int = 0) -> Clip:
+    """The clip of a seed, with head motion of that width, played by the person of the seed that is `cast` further. Sound starts at a random
+    moment of the utterance, so that clips also begin inside words."""
     rng = np.random.default_rng(seed)
-    person = Person.sample(seed)
+    person = Person.sample(seed + cast)
     utterance = synthesise(seed)
     voice = with_dynamics(utterance.samples, seed)
     total = int(len(voice) / FRAME_SAMPLES_16K)
@@ -186,14 +186,15 @@ def clip_paths(folder: Path) -> list[Path]:
 
 
 def _work(
-    head_path: Path, out: Path, seeds: Sequence[int], num_frames: int, width: float | None, done: multiprocessing.SimpleQueue[int]
-) -> None:
+    head_path: Path, out: Path, seeds: Sequence[int], num_frames: int, width: float | None, cast: int,
+    done: multiprocessing.SimpleQueue[int],
+) -> None:  # fmt: skip
     head = Head.load(head_path)
     renderer = Renderer(head, size=256)
     for seed in seeds:
         path = out / f"clip_{seed:06d}.npz"
         if not path.exists():
-            save_clip(path, make_clip(head, renderer, seed, num_frames, width))
+            save_clip(path, make_clip(head, renderer, seed, num_frames, width, cast))
         done.put(seed)
 
 
@@ -206,6 +207,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0, help="seeds from 900000 on are kept for evaluation")
     parser.add_argument("--frames", type=int, default=32, help="video frames a clip, a multiple of 4")
     parser.add_argument("--width", type=float, help="of head motion: 1 is what is served; drawn from 0.6 to 1.9 for each clip unless told")
+    parser.add_argument("--cast", type=int, default=0, metavar="N", help="have them played by the people of seeds N further, else alike")
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -214,7 +216,7 @@ def main() -> None:
     seeds = range(args.first_seed, args.first_seed + args.clips)
     for worker in range(args.workers):
         # Interleaved seeds: stopping early leaves a contiguous set.
-        job = (args.head, args.out, seeds[worker :: args.workers], args.frames, args.width, done)
+        job = (args.head, args.out, seeds[worker :: args.workers], args.frames, args.width, args.cast, done)
         context.Process(target=_work, args=job, daemon=True).start()
     for _ in tqdm(seeds, desc="clips", unit="clip"):
         done.get()

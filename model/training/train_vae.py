@@ -185,18 +185,22 @@ def evaluate(vae: ReferenceVAE, data: Frames, device: str) -> dict[str, float]:
 
 @torch.no_grad()
 def calibrate(vae: ReferenceVAE, folder: Path, max_clips: int = 60) -> None:
-    """Latent statistics a channel over whole clips, so that latents have zero mean and unit variance."""
+    """Latent statistics a channel over whole clips, so that latents have zero mean and unit variance; and at every place those of
+    references standing still."""
     vae.latent_mean.zero_()
     vae.latent_std.fill_(1.0)
-    latents = []
+    latents, stills = [], []
     for path in clip_paths(folder)[:max_clips]:
         clip = load_clip(path)
-        reference, length = vae.reference(to_picture_tensor(clip.references[:1])), len(clip.frames) // 4 * 4
+        references, length = vae.reference(to_picture_tensor(clip.references)), len(clip.frames) // 4 * 4
         moves = torch.from_numpy(clip.moves(slice(length), 0))
-        latents.append(vae.encode(to_picture_tensor(clip.frames[:length]), reference, moves))
-    stacked = torch.cat(latents)
+        latents.append(vae.encode(to_picture_tensor(clip.frames[:length]), references.one(0), moves))
+        stills.append(vae.still_frame(references))
+    stacked, still = torch.cat(latents), torch.cat(stills)
     vae.latent_mean.copy_(stacked.mean(dim=(0, 2, 3)))
     vae.latent_std.copy_(stacked.std(dim=(0, 2, 3)))
+    vae.still_mean.copy_(still.mean(dim=0))
+    vae.still_std.copy_(still.std(dim=0))
 
 
 def main() -> None:

@@ -23,9 +23,9 @@ from model.mouth import DEPTH
 from model.rope import apply_rope, rope_table
 from model.sampler import sample_euler, sample_renoise, shifted_sigmas
 from model.text import tokenise
-from model.vae import Change, Drawing, ReferenceVAE, Region, compose, dct_basis
+from model.vae import USUAL, Change, Drawing, ReferenceVAE, Region, compose, dct_basis
 
-TINY_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8))
+TINY_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8), grid=4)
 
 
 def tiny_vae() -> ReferenceVAE:
@@ -65,6 +65,21 @@ def test_stacking_frames_is_undone_by_unstacking() -> None:
     vae.latent_std.copy_(torch.rand(TINY_VAE.latent_channels) + 0.5)
     frames = torch.randn(8, TINY_VAE.frame_channels, 4, 4)
     torch.testing.assert_close(vae.unstack(vae.stack(frames)), frames, rtol=0, atol=1e-5)
+
+
+def test_a_still_far_from_those_of_training_is_taken_for_one_near_them() -> None:
+    """Where it is near, it stays as it is; before there are statistics, too."""
+    vae = tiny_vae()
+    reference = vae.reference(torch.rand(1, 3, 64, 64) * 2 - 1)
+    frame = vae.still_frame(reference)[0]
+    alone = vae.unstack(vae.encode_still(reference)[0][None])
+    torch.testing.assert_close(alone, frame.expand_as(alone), rtol=0, atol=1e-5)
+    vae.still_mean.copy_(frame)
+    vae.still_mean[0] -= 3.0
+    vae.still_std.fill_(1.0)
+    kept = vae.unstack(vae.encode_still(reference)[0][None])
+    torch.testing.assert_close(kept[:, 0], (frame[0] - 3.0 + USUAL).expand_as(kept[:, 0]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(kept[:, 1], frame[1].expand_as(kept[:, 1]), rtol=0, atol=1e-5)
 
 
 def test_an_untrained_decoder_shows_the_portrait() -> None:

@@ -18,7 +18,7 @@ TINY: DiTConfig = dataclasses.replace(
     PRESENTER_DIT, latent_channels=8, image_dim=8, patch=2, dim=48, ffn_dim=64, num_heads=2, num_layers=2, freq_dim=16, text_dim=6,
     audio_dim=5, grid=4,
 )
-TINY_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8))
+TINY_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8), grid=4)
 SIZE = 64
 QUIET = torch.zeros(TINY.audio_tokens, TINY.audio_dim)
 
