@@ -62,6 +62,16 @@ class Look(NamedTuple):
         camera = (even(-0.08, 0.08, 1, 1, 1), even(0.6, 1.7, 1, 1, 1), even(-0.5, 0.8, 1, 1, 1), even(-0.7, 0.7, 1, 1, 1))
         return Look(grid, light, tint, *camera, amount)
 
+    def other(self, rng: np.random.Generator) -> Look:
+        """Another look of each, mirrored where this one is."""
+        count, size = self.grid.shape[:2]
+        fresh = Look.drawn(count, size, rng, mirror=0.0)
+        sign = torch.where(self._mirrored(), -1.0, 1.0)[:, None, None]
+        return fresh._replace(grid=torch.stack((fresh.grid[..., 0] * sign, fresh.grid[..., 1]), dim=-1))
+
+    def _mirrored(self) -> Tensor:
+        return self.grid[:, 0, 0, 0] > self.grid[:, 0, -1, 0]
+
     def planes(self, planes_FpHW: Tensor) -> Tensor:
         """Masks and the like where they then are, of any size."""
         return F.grid_sample(planes_FpHW, self._grid(planes_FpHW), padding_mode="border", align_corners=False)
@@ -86,7 +96,7 @@ class Look(NamedTuple):
 
     def moves(self, moves_FM: Tensor) -> Tensor:
         """Of who is mirrored those to the side, the other way."""
-        mirrored = (self.grid[:, 0, 0, 0] > self.grid[:, 0, -1, 0]).repeat_interleave(len(moves_FM) // len(self.grid))
+        mirrored = self._mirrored().repeat_interleave(len(moves_FM) // len(self.grid))
         return torch.where(mirrored[:, None].to(moves_FM.device), moves_FM * MIRRORED.to(moves_FM), moves_FM)
 
     def _grid(self, planes_FpHW: Tensor) -> Tensor:

@@ -63,9 +63,12 @@ class Sample:
 class Frames:
     """All frames of a folder of clips, in memory, each with the reference that its motion is told from."""
 
-    def __init__(self, folder: Path, every: int = 1) -> None:
-        clips = [load_clip(path) for path in tqdm(clip_paths(folder), desc="reading", unit="clip")]
+    def __init__(self, folder: Path, every: int = 1, cast: Path | None = None) -> None:
+        paths = clip_paths(folder)
+        clips = [load_clip(path) for path in tqdm(paths, desc="reading", unit="clip")]
         self._clips = clips
+        others = [cast / path.name if cast else path for path in paths]
+        self._others_clips = [load_clip(other) if cast and other.exists() else clip for other, clip in zip(others, clips, strict=True)]
         self._index = [(c, f) for c, clip in enumerate(clips) for f in range(0, len(clip.frames), every)]
         self._place = {frame: i for i, frame in enumerate(self._index)}
         self.blinking = np.array([i for i, (c, f) in enumerate(self._index) if clips[c].controls[f, BLINK] > 0.0])
@@ -74,11 +77,14 @@ class Frames:
         return len(self._index)
 
     def draw(self, size: int, rng: np.random.Generator, each: int = 2) -> Sample:
+        return self.take(self.picks(size, rng, each))
+
+    def picks(self, size: int, rng: np.random.Generator, each: int = 2) -> np.ndarray:
         """Frames at random, more often blinking ones than there are; `each` of a reference, whose features are half of the work."""
         people = size // each
         number = int(rng.binomial(people, BLINKING)) if len(self.blinking) else 0
         first = np.concatenate((rng.choice(self.blinking, number), rng.choice(len(self), people - number)))
-        return self.take(np.stack([[pick, *self._others(pick, each - 1, rng)] for pick in first]))
+        return np.stack([[pick, *self._others(pick, each - 1, rng)] for pick in first])
 
     def _others(self, pick: int, number: int, rng: np.random.Generator) -> list[int]:
         """Frames that are told from the same reference of the same clip."""
@@ -86,9 +92,10 @@ class Frames:
         alike = [g for g in np.flatnonzero(self._clips[c].source == self._clips[c].source[f]) if (c, g) in self._place]
         return [self._place[c, int(g)] for g in rng.choice(alike, number)]
 
-    def take(self, picks_Rn: np.ndarray) -> Sample:
+    def take(self, picks_Rn: np.ndarray, other: bool = False) -> Sample:
         """n frames of each of R references."""
-        found = [(self._clips[c], f) for c, f in (self._index[i] for i in picks_Rn.flatten())]
+        clips = self._others_clips if other else self._clips
+        found = [(clips[c], f) for c, f in (self._index[i] for i in picks_Rn.flatten())]
         size = found[0][0].frames.shape[1]
         sources = [(clip, clip.source[f]) for clip, f in found[:: picks_Rn.shape[1]]]
         return Sample(
@@ -104,8 +111,11 @@ class Frames:
 
 
 def augment(sample: Sample, rng: np.random.Generator) -> Sample:
+    return seen_in(sample, Look.drawn(len(sample.references), sample.references.shape[-1], rng))
+
+
+def seen_in(sample: Sample, look: Look) -> Sample:
     """Mirrored, bent, lit and shown as photographs are, the same for frames and reference: cheap variety of people, cameras and light."""
-    look = Look.drawn(len(sample.references), sample.references.shape[-1], rng)
     eyes, matte, outline, inside = (look.planes(mask) for mask in (sample.eyes, sample.matte, sample.outline, sample.inside))
     frames, references = look.pictures(sample.frames), look.pictures(sample.references)
     return Sample(frames, references, eyes, matte, look.motion(sample.motion), outline, inside, look.moves(sample.moves))
@@ -207,13 +217,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser, minutes=25.0, batch=8, rate=1.5e-3, batch_of="frames, two of each person")
     parser.add_argument("--checkpoint", type=Path, required=True, help="written every few minutes; resumed from when present")
+    parser.add_argument("--cast", type=Path, help="the same clips played by others: latents then say what is alike in both")
     parser.add_argument("--init", type=Path, help="weights to go on from")
     parser.add_argument("--keep-reference", action="store_true", help="train on what encodes and decodes frames, not what sees portraits")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     begin(args.seed)
     rng = np.random.default_rng(args.seed)
-    frames, held_out = Frames(args.data), Frames(args.eval, every=10)
+    frames, held_out = Frames(args.data, cast=args.cast), Frames(args.eval, every=10)
     vae = ReferenceVAE(PRESENTER_VAE)
     if args.init:
         vae.load_state_dict(load_file(args.init))
@@ -224,14 +235,18 @@ def main() -> None:
     training = Training("autoencoder", vae, optimiser, args.minutes, decay=0.998)
     training.resume(args.checkpoint)
     while training.goes_on():
-        sample = augment(frames.draw(args.batch, rng), rng).to(args.device)
+        picks = frames.picks(args.batch, rng)
+        look = Look.drawn(len(picks), 256, rng)
+        source = seen_in(frames.take(picks), look).to(args.device)
+        sample = seen_in(frames.take(picks, other=rng.random() < 0.5), look.other(rng)).to(args.device)
         with mixed_precision(args.device):
             reference: Reference = vae.reference(sample.references.contiguous(memory_format=torch.channels_last))
+            told_by: Reference = vae.reference(source.references.contiguous(memory_format=torch.channels_last))
         told = torch.from_numpy(rng.random(len(sample.moves)) >= UNTOLD).to(sample.moves)
         moves = sample.moves * told[:, None]
         moved = reference.moved(moves)
         with mixed_precision(args.device):
-            latents = vae.encoder(sample.frames, reference, moved).float()
+            latents = vae.encoder(source.frames, told_by, told_by.moved(source.moves * told[:, None])).float()
         # Relative to the latents' own size: with fixed noise a young encoder's small latents drown, and stay unused for good.
         amount = LATENT_NOISE * latents.detach().std() * torch.rand(len(latents), 1, 1, 1, device=args.device)
         noise = torch.randn_like(latents) * amount
@@ -241,8 +256,11 @@ def main() -> None:
         mouth = F.max_pool2d(sample.inside, 5, stride=1, padding=2)
         picture = picture_loss(compose(moved.layers, drawing), sample.frames, weight * (1.0 + INSIDE_WEIGHT * mouth))
         motion = change_loss(drawing, moved.motion.total().person, told, sample)
-        found = eyes_loss(reference.eyes, sample.eyes[:, 0]) + F.binary_cross_entropy_with_logits(reference.person, sample.matte[:, 0])
-        if training.step(picture + motion + found):
+        loss = picture + motion
+        if not args.keep_reference:
+            loss = loss + eyes_loss(reference.eyes, sample.eyes[:, 0])
+            loss = loss + F.binary_cross_entropy_with_logits(reference.person, sample.matte[:, 0])
+        if training.step(loss):
             print(f"\nstep {training.steps} {evaluate(training.average, held_out, args.device)}", flush=True)
             training.save(args.checkpoint)
     final = training.average.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
