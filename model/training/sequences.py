@@ -29,16 +29,14 @@ from model.text import StyleEncoder, tokenise
 from model.training.augment import augment
 from model.training.clips import Clip, clip_paths, load_clip
 from model.training.loop import to_picture_tensor
-from model.training.photographs import Look
 from model.training.revoice import revoiced
 from model.training.soup import draw_task, mask_of
 from model.training.styles import styles_seen
-from model.training.train_vae import EYES_BOX, MOUTH_BOX
+from model.training.train_vae import EYES_BOX, MIRRORED, MOUTH_BOX
 from model.training.visemes import lips_pressed
 from model.vae import Reference, ReferenceVAE
 
 STEP_SAMPLES = 320
-SEEN = 3
 _LEAD = 16_000  # samples a clip stores before its first frame
 
 
@@ -62,35 +60,26 @@ class EncodedClip:
 
 @torch.inference_mode()
 def encode_clip(path: Path, vae: ReferenceVAE, encoder: AudioEncoder, versions: int) -> list[EncodedClip]:
-    """A clip as the DiT sees it, SEEN times: as rendered, then in other looks; with `versions` of its sound."""
+    """A clip and its mirror image as the DiT sees them, with `versions` of its sound."""
     clip = load_clip(path)
     length = len(clip.frames) // 4
     audio = _sound_versions(clip, length, encoder, versions)
     pressed = torch.from_numpy(lips_pressed(clip.mouth[: length * 4]).astype(np.float32))
+    frames, pictures = to_picture_tensor(clip.frames[: length * 4]), to_picture_tensor(clip.references)
     encoded = []
-    for again in range(SEEN):
-        look = look_of(clip, again)
-        frames = to_picture_tensor(clip.frames[: length * 4])
+    for mirrored in (False, True):
         # The neutral picture, and one of the others: portraits are not always taken straight and silent.
-        chosen = [0, other_reference(clip, again)]
-        pictures = to_picture_tensor(clip.references[chosen])
+        chosen = [0, other_reference(clip, mirrored)]
         moves = torch.from_numpy(np.stack([clip.moves(slice(length * 4), which) for which in chosen]))
-        if look is not None:
-            frames, pictures = look.pictures(frames), look.pictures(pictures)
-            moves = torch.stack([look.moves(each) for each in moves])
-        reference = vae.reference(pictures.to(vae.latent_mean.device))
+        if mirrored:
+            frames, pictures, moves = frames.flip(3), pictures.flip(3), moves * MIRRORED
+        reference = vae.reference(pictures[chosen].to(vae.latent_mean.device))
         latents = torch.stack([_encode(vae, frames, reference.one(which), moves[which]) for which in range(len(chosen))])
         encoded.append(EncodedClip(
             latents=latents.half().cpu(), stills=vae.encode_still(reference).half().cpu(),
             image=image_tokens(reference.coarse).half().cpu(), moves=moves, audio=audio, pressed=pressed,
         ))  # fmt: skip
     return encoded
-
-
-def look_of(clip: Clip, again: int) -> Look | None:
-    """How a clip is seen when it is seen for the `again`th time more, always the same for it: mirrored first, and not."""
-    size, rng = clip.frames.shape[1], np.random.default_rng((clip.person_seed, again))
-    return Look.drawn(1, size, rng, mirror=float(again == 1)) if again else None
 
 
 def _sound_versions(clip: Clip, length: int, encoder: AudioEncoder, versions: int) -> Tensor:
@@ -104,9 +93,9 @@ def _sound_versions(clip: Clip, length: int, encoder: AudioEncoder, versions: in
     return audio_tokens(torch.cat((own, *(other[None] for other in others))), length).half()
 
 
-def other_reference(clip: Clip, again: int) -> int:
-    """Which of a clip's pictures is its second reference when it is seen for the `again`th time more."""
-    return 1 + (clip.person_seed + again) % (len(clip.references) - 1)
+def other_reference(clip: Clip, mirrored: bool) -> int:
+    """Which of a clip's pictures is its second reference."""
+    return 1 + (clip.person_seed + mirrored) % (len(clip.references) - 1)
 
 
 def _encode(vae: ReferenceVAE, frames: Tensor, one: Reference, moves: Tensor) -> Tensor:
@@ -120,9 +109,8 @@ def _cut(samples: np.ndarray, start: int, stop: int) -> np.ndarray:
     return np.pad(samples, (left, right))[start + left : stop + left].astype(np.float32)
 
 
-def load_sequences(folder: Path, vae: ReferenceVAE, encoder: AudioEncoder, versions: int) -> list[list[EncodedClip]]:
-    """All clips of a folder, each as `encode_clip` gives it, encoded once, a process a core, and kept beside it under a name that follows
-    from the weights."""
+def load_sequences(folder: Path, vae: ReferenceVAE, encoder: AudioEncoder, *, mirrored: bool, versions: int) -> list[EncodedClip]:
+    """All clips of a folder, encoded once, a process a core, and kept beside it under a name that follows from the weights."""
     cache = folder / f"encoded_{_digest(vae, encoder)}_{versions}"  # the decoder and teeth have no say in it, eyes little
     cache.mkdir(exist_ok=True)
     stored = {path: cache / f"{path.stem}.pt" for path in clip_paths(folder)}
@@ -132,7 +120,11 @@ def load_sequences(folder: Path, vae: ReferenceVAE, encoder: AudioEncoder, versi
         with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
             for _ in tqdm(pool.map(store, missing), total=len(missing), desc="encoding", unit="clip"):
                 pass
-    return [[EncodedClip(*fields) for fields in torch.load(file, weights_only=True)] for file in stored.values()]
+    loaded = []
+    for file in stored.values():
+        clips = [EncodedClip(*fields) for fields in torch.load(file, weights_only=True)]
+        loaded += clips if mirrored else clips[:1]
+    return loaded
 
 
 def _store(path: Path, cache: Path, vae: ReferenceVAE, encoder: AudioEncoder, versions: int) -> None:

@@ -22,7 +22,7 @@ from model.config import PRESENTER_VAE
 from model.motion import BLINK, fetch
 from model.training.clips import Clip, clip_paths, load_clip
 from model.training.loop import Training, add_arguments, begin, mixed_precision, psnr, save_part, to_picture_tensor
-from model.training.sequences import SEEN, SequencePass, cut, load_sequences, look_of, other_reference, to_batch
+from model.training.sequences import SequencePass, cut, load_sequences, other_reference, to_batch
 from model.training.train_student import rolled_out
 from model.training.train_teacher import LENGTH, VOICES, build, load_vae
 from model.training.train_vae import BLINKING, COVER_SHARE, EYES_BOX, INSIDE_WEIGHT, LATENT_NOISE, MOUTH_BOX, loss_weight, picture_loss
@@ -49,14 +49,11 @@ class Sample:
 
 
 class Samples:
-    """Clips with their latents: encoded, with moves told or untold, and generated when there is a transformer.
+    """Clips with their latents: encoded, with moves told or untold, and generated when there is a transformer."""
 
-    The first `times` ways in which each clip is seen: 1 are the rendered ones alone."""
-
-    def __init__(self, folder: Path, vae: ReferenceVAE, encoder: AudioEncoder, student: SequencePass | None, times: int) -> None:
+    def __init__(self, folder: Path, vae: ReferenceVAE, encoder: AudioEncoder, student: SequencePass | None) -> None:
         self._clips: list[Clip] = [load_clip(path) for path in clip_paths(folder)]
-        self._encoded = load_sequences(folder, vae, encoder, VOICES)
-        self._times = times
+        self._encoded = load_sequences(folder, vae, encoder, mirrored=False, versions=VOICES)
         self._blinking = np.flatnonzero([(clip.controls[: len(clip.frames) // 4 * 4, BLINK] > 0).any() for clip in self._clips])
         self._vae, self._student = vae, student
         generated = 0.0 if student is None else 0.5
@@ -66,9 +63,7 @@ class Samples:
     def take(self, size: int, kind: str, rng: np.random.Generator, generator: torch.Generator, device: str) -> Sample:
         blinks = len(self._blinking) > 0 and rng.random() < BLINKING
         index = int(rng.choice(self._blinking)) if blinks else int(rng.integers(len(self._clips)))
-        again = int(rng.integers(self._times))
-        clip, encoded = self._clips[index], self._encoded[index][again]
-        look = look_of(clip, again)
+        clip, encoded = self._clips[index], self._encoded[index]
         which = int(rng.random() < 0.25)
         starts = encoded.latents.shape[1] - LENGTH
         if blinks:  # a stretch around a blink, and of its frames the blinking ones first
@@ -88,11 +83,9 @@ class Samples:
         likely = 1.0 + 20.0 * blinks * (clip.controls[shown, BLINK] > 0)
         picks = torch.from_numpy(rng.choice(len(latents), size, replace=False, p=likely / likely.sum()))
         frames = shown[picks.numpy()]
-        picture = to_picture_tensor(clip.references[other_reference(clip, again) if which else 0])[None]
+        picture = to_picture_tensor(clip.references[other_reference(clip, False) if which else 0])[None]
         truth = to_picture_tensor(clip.frames[frames])
         inside = torch.from_numpy(np.unpackbits(clip.inside[frames], axis=1)).float().view(size, 1, *truth.shape[2:])
-        if look is not None:
-            picture, truth, inside = look.pictures(picture), look.pictures(truth), look.planes(inside)
         sample = Sample(*(part.to(device) for part in (latents[picks], encoded.moves[which, frames], picture, truth, inside)))
         return self._untold(sample) if kind == "untold" else sample
 
@@ -155,7 +148,7 @@ def main() -> None:
         student.load_state_dict(load_file(args.student))
         student = student.to(args.device).eval().requires_grad_(False)
     encoder = AudioEncoder.load(args.audio)
-    train, held_out = (Samples(folder, vae, encoder, student, times) for folder, times in ((args.data, SEEN), (args.eval, 1)))
+    train, held_out = (Samples(folder, vae, encoder, student) for folder in (args.data, args.eval))
     print("before:", evaluate(vae, held_out, args.device), flush=True)
     vae.decoder.requires_grad_(True)
     optimiser = torch.optim.Adam(vae.decoder.parameters(), lr=args.rate, betas=(0.9, 0.98))

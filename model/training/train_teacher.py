@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -86,8 +85,8 @@ def load_vae(path: Path) -> ReferenceVAE:
 
 def load_data(args: argparse.Namespace) -> Data:
     vae, encoder = load_vae(args.vae), AudioEncoder.load(args.audio)
-    train = list(chain.from_iterable(load_sequences(args.data, vae, encoder, VOICES)))
-    held_out = [rendered for rendered, *_ in load_sequences(args.eval, vae, encoder, 1)]
+    train = load_sequences(args.data, vae, encoder, mirrored=True, versions=VOICES)
+    held_out = load_sequences(args.eval, vae, encoder, mirrored=False, versions=1)
     portraits = np.stack([load_clip(path).references[0] for path in clip_paths(args.eval)[:8]])
     return Data(train, far_turned(train), held_out, latent_weight(vae, to_picture_tensor(portraits)).to(args.device))
 

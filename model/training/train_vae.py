@@ -21,11 +21,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.config import PRESENTER_VAE
+from model.controls import CONTROL_NAMES
 from model.lids import lids_of
-from model.motion import BLINK, fetch
+from model.motion import BLINK, fetch, pixel_grid
 from model.training.clips import clip_paths, load_clip
 from model.training.loop import Training, add_arguments, begin, mixed_precision, psnr, save_part, to_picture_tensor
-from model.training.photographs import Look
 from model.vae import Drawing, Reference, ReferenceVAE, compose
 
 MOUTH_BOX = (slice(136, 196), slice(94, 162))  # rows, columns: where the renderer's framing puts the mouth
@@ -39,6 +39,7 @@ BLINKING = 0.25
 AROUND_EYES = (slice(60, 140), slice(48, 208))  # the eyes and what could be taken for them
 EDGE_SHARE = 0.02
 EXPLAINED = 0.3  # what is fetched along the true motion may differ so much from the frame, for the motion to be learnt
+MIRRORED = torch.tensor([-1.0 if name in ("yaw", "roll", "x", "gaze_x") else 1.0 for name in CONTROL_NAMES])
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,9 @@ class Sample:
 class Frames:
     """All frames of a folder of clips, in memory, each with the reference that its motion is told from."""
 
-    def __init__(self, folder: Path, every: int = 1, cast: Path | None = None) -> None:
-        paths = clip_paths(folder)
-        clips = [load_clip(path) for path in tqdm(paths, desc="reading", unit="clip")]
+    def __init__(self, folder: Path, every: int = 1) -> None:
+        clips = [load_clip(path) for path in tqdm(clip_paths(folder), desc="reading", unit="clip")]
         self._clips = clips
-        others = [cast / path.name if cast else path for path in paths]
-        self._others_clips = [load_clip(other) if cast and other.exists() else clip for other, clip in zip(others, clips, strict=True)]
         self._index = [(c, f) for c, clip in enumerate(clips) for f in range(0, len(clip.frames), every)]
         self._place = {frame: i for i, frame in enumerate(self._index)}
         self.blinking = np.array([i for i, (c, f) in enumerate(self._index) if clips[c].controls[f, BLINK] > 0.0])
@@ -77,14 +75,11 @@ class Frames:
         return len(self._index)
 
     def draw(self, size: int, rng: np.random.Generator, each: int = 2) -> Sample:
-        return self.take(self.picks(size, rng, each))
-
-    def picks(self, size: int, rng: np.random.Generator, each: int = 2) -> np.ndarray:
         """Frames at random, more often blinking ones than there are; `each` of a reference, whose features are half of the work."""
         people = size // each
         number = int(rng.binomial(people, BLINKING)) if len(self.blinking) else 0
         first = np.concatenate((rng.choice(self.blinking, number), rng.choice(len(self), people - number)))
-        return np.stack([[pick, *self._others(pick, each - 1, rng)] for pick in first])
+        return self.take(np.stack([[pick, *self._others(pick, each - 1, rng)] for pick in first]))
 
     def _others(self, pick: int, number: int, rng: np.random.Generator) -> list[int]:
         """Frames that are told from the same reference of the same clip."""
@@ -92,10 +87,9 @@ class Frames:
         alike = [g for g in np.flatnonzero(self._clips[c].source == self._clips[c].source[f]) if (c, g) in self._place]
         return [self._place[c, int(g)] for g in rng.choice(alike, number)]
 
-    def take(self, picks_Rn: np.ndarray, other: bool = False) -> Sample:
+    def take(self, picks_Rn: np.ndarray) -> Sample:
         """n frames of each of R references."""
-        clips = self._others_clips if other else self._clips
-        found = [(clips[c], f) for c, f in (self._index[i] for i in picks_Rn.flatten())]
+        found = [(self._clips[c], f) for c, f in (self._index[i] for i in picks_Rn.flatten())]
         size = found[0][0].frames.shape[1]
         sources = [(clip, clip.source[f]) for clip, f in found[:: picks_Rn.shape[1]]]
         return Sample(
@@ -111,14 +105,34 @@ class Frames:
 
 
 def augment(sample: Sample, rng: np.random.Generator) -> Sample:
-    return seen_in(sample, Look.drawn(len(sample.references), sample.references.shape[-1], rng))
+    """Mirror, zoom and shift, gain, contrast and tint, the same for frame and reference: cheap variety of people, cameras and light."""
+    frames, references, eyes, matte = sample.frames, sample.references, sample.eyes, sample.matte
+    motion, outline, inside, moves = sample.motion, sample.outline, sample.inside, sample.moves
+    if rng.random() < 0.5:
+        frames, references, eyes, matte, outline, inside = (x.flip(3) for x in (frames, references, eyes, matte, outline, inside))
+        motion, moves = motion.flip(3) * torch.tensor([-1.0, 1.0])[:, None, None], moves * MIRRORED
+    if rng.random() < 0.6:
+        zoom = rng.uniform(0.92, 1.08) * rng.uniform(0.96, 1.04, 2)
+        shift = rng.uniform(-6.0, 6.0, 2) * 2.0 / frames.shape[3]
+        scale, offset = torch.tensor(zoom, dtype=torch.float32), torch.tensor(shift, dtype=torch.float32)
+        masks = (eyes, matte, outline, inside)
+        frames, references, eyes, matte, outline, inside = (_resampled(x, scale, offset) for x in (frames, references, *masks))
+        motion = _resampled(motion, scale, offset) / scale[:, None, None]
+    people = len(references)
+    gain = torch.as_tensor(rng.uniform(0.75, 1.2, (people, 1, 1, 1)) * rng.uniform(0.9, 1.1, (people, 3, 1, 1))).float()
+    bias = torch.as_tensor(rng.uniform(-0.15, 0.15, (people, 1, 1, 1))).float()
+
+    def lit(x: Tensor) -> Tensor:
+        times = len(x) // people
+        return ((x + 1.0) * gain.repeat_interleave(times, 0) - 1.0 + bias.repeat_interleave(times, 0)).clamp(-1, 1)
+
+    frames, references = lit(frames), lit(references)
+    return Sample(frames, references, eyes, matte, motion, outline, inside, moves)
 
 
-def seen_in(sample: Sample, look: Look) -> Sample:
-    """Mirrored, bent, lit and shown as photographs are, the same for frames and reference: cheap variety of people, cameras and light."""
-    eyes, matte, outline, inside = (look.planes(mask) for mask in (sample.eyes, sample.matte, sample.outline, sample.inside))
-    frames, references = look.pictures(sample.frames), look.pictures(sample.references)
-    return Sample(frames, references, eyes, matte, look.motion(sample.motion), outline, inside, look.moves(sample.moves))
+def _resampled(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+    grid = pixel_grid(x.shape[2], x.shape[3], x.device) * scale + offset
+    return F.grid_sample(x, grid.expand(len(x), -1, -1, -1), padding_mode="border", align_corners=False)
 
 
 def loss_weight(size: int, mouth: float, eyes: float) -> Tensor:
@@ -217,14 +231,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser, minutes=25.0, batch=8, rate=1.5e-3, batch_of="frames, two of each person")
     parser.add_argument("--checkpoint", type=Path, required=True, help="written every few minutes; resumed from when present")
-    parser.add_argument("--cast", type=Path, help="the same clips played by others: latents then say what is alike in both")
     parser.add_argument("--init", type=Path, help="weights to go on from")
     parser.add_argument("--keep-reference", action="store_true", help="train on what encodes and decodes frames, not what sees portraits")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     begin(args.seed)
     rng = np.random.default_rng(args.seed)
-    frames, held_out = Frames(args.data, cast=args.cast), Frames(args.eval, every=10)
+    frames, held_out = Frames(args.data), Frames(args.eval, every=10)
     vae = ReferenceVAE(PRESENTER_VAE)
     if args.init:
         vae.load_state_dict(load_file(args.init))
@@ -235,18 +248,14 @@ def main() -> None:
     training = Training("autoencoder", vae, optimiser, args.minutes, decay=0.998)
     training.resume(args.checkpoint)
     while training.goes_on():
-        picks = frames.picks(args.batch, rng)
-        look = Look.drawn(len(picks), 256, rng)
-        source = seen_in(frames.take(picks), look).to(args.device)
-        sample = seen_in(frames.take(picks, other=rng.random() < 0.5), look.other(rng)).to(args.device)
+        sample = augment(frames.draw(args.batch, rng), rng).to(args.device)
         with mixed_precision(args.device):
             reference: Reference = vae.reference(sample.references.contiguous(memory_format=torch.channels_last))
-            told_by: Reference = vae.reference(source.references.contiguous(memory_format=torch.channels_last))
         told = torch.from_numpy(rng.random(len(sample.moves)) >= UNTOLD).to(sample.moves)
         moves = sample.moves * told[:, None]
         moved = reference.moved(moves)
         with mixed_precision(args.device):
-            latents = vae.encoder(source.frames, told_by, told_by.moved(source.moves * told[:, None])).float()
+            latents = vae.encoder(sample.frames, reference, moved).float()
         # Relative to the latents' own size: with fixed noise a young encoder's small latents drown, and stay unused for good.
         amount = LATENT_NOISE * latents.detach().std() * torch.rand(len(latents), 1, 1, 1, device=args.device)
         noise = torch.randn_like(latents) * amount
@@ -256,11 +265,8 @@ def main() -> None:
         mouth = F.max_pool2d(sample.inside, 5, stride=1, padding=2)
         picture = picture_loss(compose(moved.layers, drawing), sample.frames, weight * (1.0 + INSIDE_WEIGHT * mouth))
         motion = change_loss(drawing, moved.motion.total().person, told, sample)
-        loss = picture + motion
-        if not args.keep_reference:
-            loss = loss + eyes_loss(reference.eyes, sample.eyes[:, 0])
-            loss = loss + F.binary_cross_entropy_with_logits(reference.person, sample.matte[:, 0])
-        if training.step(loss):
+        found = eyes_loss(reference.eyes, sample.eyes[:, 0]) + F.binary_cross_entropy_with_logits(reference.person, sample.matte[:, 0])
+        if training.step(picture + motion + found):
             print(f"\nstep {training.steps} {evaluate(training.average, held_out, args.device)}", flush=True)
             training.save(args.checkpoint)
     final = training.average.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -11,7 +11,6 @@ import torch
 from model.controls import CONTROL_NAMES, NUM_CONTROLS
 from model.motion import BLINK, fetch
 from model.training.clips import Clip, load_clip, save_clip
-from model.training.photographs import Look
 from model.training.train_finders import bent, elsewhere
 from model.training.train_vae import Frames, Sample, augment
 
@@ -37,28 +36,6 @@ def test_augmented_motion_still_leads_to_the_frame() -> None:
         assert torch.equal(changed.moves[:, BLINK], sample.moves[:, BLINK])
         turned = CONTROL_NAMES.index("yaw")
         assert torch.equal(changed.moves[:, turned].abs(), sample.moves[:, turned].abs())
-
-
-def test_a_look_changes_a_face_less_or_more_and_masks_go_with_it() -> None:
-    """A white patch on a dark face is where its mask is, and looks are from hardly to very different."""
-    faces, patches = torch.full((8, 3, SIZE, SIZE), -0.5), torch.zeros(8, 1, SIZE, SIZE)
-    faces[..., 140:160, 110:146], patches[..., 140:160, 110:146] = 0.9, 1.0
-    look = Look.drawn(8, SIZE, np.random.default_rng(1))
-    seen, where = look.pictures(faces), look.planes(patches)[:, 0]
-    for face, at in zip(seen, where, strict=True):
-        light = face.mean(dim=0)
-        assert light[at > 0.99].min() > light[at < 0.01].max()
-    assert seen.min() >= -1.0 and seen.max() <= 1.0
-    changed = (seen - look.planes(faces)).abs().mean(dim=(1, 2, 3))
-    assert changed.min() < 0.3 * changed.max()
-
-
-def test_who_is_mirrored_looks_to_the_other_side() -> None:
-    moves = torch.ones(4, NUM_CONTROLS)
-    never, always = (Look.drawn(2, SIZE, np.random.default_rng(0), mirror=chance) for chance in (0.0, 1.0))
-    assert torch.equal(never.moves(moves), moves)
-    turned = always.moves(moves)[:, [CONTROL_NAMES.index(name) for name in ("yaw", "pitch", "roll", "x", "y", "gaze_x")]]
-    assert torch.equal(turned, torch.tensor([-1.0, 1.0, -1.0, -1.0, 1.0, -1.0]).expand(4, -1))
 
 
 def test_eyes_and_mattes_are_bent_as_their_faces_are() -> None:
