@@ -41,6 +41,18 @@ def test_other_phones_and_the_frame_before_close_nothing(listener: AudioEncoder)
     assert heard_closures(listener, tokens((-1, "B"), (2, "AA"), (6, "V")), FRAMES).max() < 0.01
 
 
+def test_a_likely_bilabial_closes_lips_all_the_way(listener: AudioEncoder) -> None:
+    """From two thirds on: nearly closed lips are seen as open ones."""
+    heard, shares = tokens((5, "B")), []
+    for share in (0.3, 0.5, 0.7):
+        features = heard.clone()
+        # Two phones whose features make the one that share likely, the rest of it silence.
+        logit = torch.log(torch.tensor(share / (1.0 - share))) / 20.0
+        features[0, STEPS_BEFORE + 5, PHONES.index("SIL")] = 1.0 - logit
+        shares.append(float(heard_closures(listener, features, FRAMES)[0, 2]))
+    assert shares == pytest.approx([0.45, 0.75, 1.0], abs=0.02)
+
+
 def test_only_the_mouth_goes_to_rest_and_only_as_far_as_is_likely() -> None:
     frames, resting = torch.randn(1, FRAMES, 8, 16, 16), torch.randn(1, 8, 16, 16)
     mouth = mouth_mask()
