@@ -130,7 +130,10 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     train, held_out, blinking = Portraits(args.data), Portraits(args.eval), Frames(args.eval)
     vae = load_vae(args.vae)
-    trained = nn.ModuleList([vae.reference.eyes.eyes] + [vae.reference.person] * (not args.keep_person)).requires_grad_(True)
+    trained = nn.ModuleList([vae.reference.eyes.eyes])
+    if not args.keep_person:
+        trained.append(vae.reference.person)
+    trained.requires_grad_(True)
     optimiser = torch.optim.Adam(trained.parameters(), lr=args.rate, betas=(0.9, 0.98))
     training = Training("finders", vae, optimiser, args.minutes, decay=0.997)
     while training.goes_on():
