@@ -52,7 +52,7 @@ REQUIREMENTS = (
     Requirement("photograph_correlation", "photographs: opening with the clip's", (0.80, _ANY), (0.90, _ANY)),
     Requirement("drift_sharpness", "long run: sharpness, largest deviation", (-_ANY, 0.05), (-_ANY, 0.02)),
     Requirement("drift_colour", "long run: colour, largest deviation", (-_ANY, 0.05), (-_ANY, 0.02)),
-    Requirement("drift_identity", "long run: identity at mean turn, deviation", (-_ANY, 0.05), (-_ANY, 0.02)),
+    Requirement("drift_identity", "long run: identity at mean pose, deviation", (-_ANY, 0.05), (-_ANY, 0.02)),
     Requirement("steady", "long run: slopes whose interval holds 0, share", (1, _ANY), (1, _ANY)),
     Requirement("real_time_factor", "computing over playing time", (-_ANY, 0.6), (-_ANY, 0.4)),
 )

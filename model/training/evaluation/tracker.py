@@ -122,14 +122,15 @@ def head_motion(points_FP3: np.ndarray) -> np.ndarray:
     return np.concatenate((np.stack((yaw, pitch, roll), axis=1) / 2, place - place.mean(axis=0)), axis=1)
 
 
-def at_mean_turn(values_F: np.ndarray, motion_F5: np.ndarray) -> np.ndarray:
-    """What values would be if the head (`head_motion`) were always turned as it is on average: what a second-order polynomial of the three
-    angles explains is taken out, the mean stays. The tracker reads a turned skull as another shape, so minutes with more turns would seem
-    to be of somebody else. What time explains is not taken for the turns'."""
-    turns = motion_F5[:, :3] / motion_F5[:, :3].std(axis=0).clip(min=1e-6)
-    terms = np.stack((*turns.T, *(turns[:, i] * turns[:, j] for i in range(3) for j in range(i, 3))), axis=1)
+def at_mean_pose(values_F: np.ndarray, motion_F5: np.ndarray) -> np.ndarray:
+    """What values would be if the head (`head_motion`) were always where it is on average: what a second-order polynomial of its turns and
+    places explains is taken out, the mean stays. A head that moves covers and uncovers its backdrop, and the tracker reads a turned skull
+    as another shape, so minutes with more turns would seem darker, or of somebody else. What time explains is not taken for the pose's."""
+    count = motion_F5.shape[1]
+    poses = motion_F5 / motion_F5.std(axis=0).clip(min=1e-6)
+    terms = np.stack((*poses.T, *(poses[:, i] * poses[:, j] for i in range(count) for j in range(i, count))), axis=1)
     terms -= terms.mean(axis=0)
-    others = np.stack((np.ones(len(turns)), np.linspace(-1.0, 1.0, len(turns))), axis=1)
+    others = np.stack((np.ones(len(poses)), np.linspace(-1.0, 1.0, len(poses))), axis=1)
     weights = np.linalg.lstsq(np.concatenate((terms, others), axis=1), values_F, rcond=None)[0]
     result: np.ndarray = values_F - terms @ weights[: terms.shape[1]]
     return result

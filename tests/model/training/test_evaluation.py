@@ -148,10 +148,10 @@ class TestTracker:
         turns = np.zeros((2000, 5))
         turns[:, :3] = np.cumsum(rng.normal(size=(2000, 3)), axis=0) * 0.01
         seen = 0.02 + 0.1 * turns[:, 0] ** 2 + rng.normal(size=2000) * 1e-3
-        steady = pictures.drift(tracker.at_mean_turn(seen, turns))
+        steady = pictures.drift(tracker.at_mean_pose(seen, turns))
         assert pictures.drift(seen)["deviation"] > 0.3
         assert steady["deviation"] < 0.01 and abs(steady["change"]) < 0.01
-        drifting = pictures.drift(tracker.at_mean_turn(seen + np.linspace(0, 0.005, 2000), turns))
+        drifting = pictures.drift(tracker.at_mean_pose(seen + np.linspace(0, 0.005, 2000), turns))
         added = 0.005 / (seen.mean() + 0.0025)
         assert drifting["change"] == pytest.approx(added, rel=0.05) and drifting["deviation"] == pytest.approx(added / 2, rel=0.2)
 
