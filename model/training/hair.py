@@ -131,8 +131,9 @@ def _flow(style: Style, person: Person, p: np.ndarray) -> np.ndarray:
         back = -0.35 + 0.35 * top * smooth(2, 7, z)
         return np.stack([away * (0.35 + 0.65 * top), 0.30 * top - 0.9 * (1 - top), back], 1)
     # In front of the ears hair gathers beside the neck; behind them it hangs as a curtain that closes the gaps.
-    pull = np.where(z > -2.0, np.sign(x) * 7.4 - x, np.sign(x) * np.minimum(8.0 - np.abs(x), 0))
-    inward = pull * 0.22 * smooth(2.0, -3.0, y)
+    beside_neck = (np.sign(x) * 7.4 - x) * smooth(2.0, -3.0, y)
+    curtain = (np.sign(x) * 9.2 - x) * smooth(3.5, 6.5, np.abs(x)) * smooth(9.0, 3.0, y)
+    inward = 0.22 * np.where(z > -2.0, beside_neck, curtain)
     down = -0.4 - 0.6 * smooth(8.0, 3.0, y)
     return np.stack([away * smooth(3.0, 9.0, y) + inward, down, -0.45 * smooth(-2, 6, z) * top], 1)
 
@@ -220,6 +221,8 @@ def _ribbons(paths: np.ndarray, field: _Solid, style: Style, rng: np.random.Gene
     across = across + normal * twist
     t = np.linspace(0, 1, steps)
     taper = style.width * np.sqrt(np.clip(1.05 - t**3, 0.15, 1)) * rng.uniform(0.7, 1.2, (count, 1))
+    if style.flow == "curtain":
+        taper = taper * (1.0 + 2.0 * smooth(0.0, -4.0, paths[..., 2]))  # no strands are seen there, only gaps between them
     half = 0.5 * across * taper[..., None]
     points = np.stack([paths - half, paths + half], 2)
     strand = np.empty((count, steps, 2, 4))
