@@ -29,6 +29,10 @@ _SIZE = 256
 # Latent pixels of the lower face, from under the nose to under an open jaw: what lip-sync makes anew.
 _MOUTH_CELLS = (slice(8, 13), slice(5, 11))
 NUM_PLACE_TERMS = 6
+_LIPS = (0.0022, 0.1473)  # where closed lips have their middle in the average person's picture: 0.3 x 0.5 of its 256 pixels off, on people
+_LIPS_REACH = (24.0, 16.0)  # pixels of 256 that lips are within, open ones too
+_LIPS_WAVES = (4.0, 8.0, 16.0)  # pixels of 256 a radian
+NUM_LIPS_PLANES = 1 + 4 * len(_LIPS_WAVES)
 _SCALE = 0.05  # of what the network says
 
 
@@ -42,6 +46,27 @@ def places_of_teeth(where_Bt2: Tensor, grid_HW2: Tensor) -> Tensor:
     """The places in the average person's picture [B, H, W, 2] of places in portraits, [H, W, 2] or [B, H, W, 2]; coordinates in [-1, 1]."""
     terms = place_terms(grid_HW2)
     return (terms[..., None] * where_Bt2[:, None, None]).sum(dim=-2)  # as a matrix product it would be rounded to bfloat16 in training
+
+
+def places_by_lips(where_Bt2: Tensor, like_HW: Tensor) -> Tensor:
+    """Where each pixel of planes [..., h, w] is, seen from the middle of the lips and in the average person's size, as waves that fade out
+    around them [B, NUM_LIPS_PLANES, h, w]: teeth are found on photographs, too, on which features of lips mislead."""
+    middle = where_Bt2.new_tensor(_LIPS).expand(len(where_Bt2), 2)
+    at = middle
+    for _ in range(3):  # Newton's steps to the place that has the lips
+        x, y = at.unbind(-1)
+        none, one = torch.zeros_like(x), torch.ones_like(x)
+        slopes = torch.stack((torch.stack((none, one, none, 2 * x, none, y), -1), torch.stack((none, none, one, none, 2 * y, x), -1)), 1)
+        turned = (slopes[..., None] * where_Bt2[:, None]).sum(dim=2)  # [B, x or y of the portrait, x or y of the average person]
+        found = (place_terms(at)[..., None] * where_Bt2).sum(dim=1)
+        at = at + torch.linalg.solve(turned.mT, middle - found)
+    rows, columns = like_HW.shape[-2:]
+    grid = pixel_grid(rows, columns, like_HW.device)
+    # Straight from there on: it is known around the teeth only.
+    away = ((grid - at[:, None, None])[..., None] * turned[:, None, None]).sum(dim=-2) * (_SIZE / 2)
+    near = torch.exp(-(away / away.new_tensor(_LIPS_REACH)).square().sum(dim=-1, keepdim=True))
+    waves = torch.cat([wave(away / length) for length in _LIPS_WAVES for wave in (torch.sin, torch.cos)], dim=-1)
+    return (near * torch.cat((torch.ones_like(near), waves), dim=-1)).movedim(-1, 1)
 
 
 def mouth_mask(grid: int = 16) -> Tensor:
@@ -84,8 +109,9 @@ class UpperTeeth(nn.Module):
         self.register_buffer("drawn", _drawn(), persistent=False)
         self.register_buffer("unmoved", torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], *[[0.0, 0.0]] * 3]), persistent=False)
 
-    def forward(self, picture_B3HW: Tensor) -> Tensor:
-        places_BHW2 = places_of_teeth(self.where(picture_B3HW), grid_around_mouth(picture_B3HW))
+    def forward(self, picture_B3HW: Tensor, where_Bt2: Tensor) -> Tensor:
+        """`where` they are, once it is found."""
+        places_BHW2 = places_of_teeth(where_Bt2, grid_around_mouth(picture_B3HW))
         top, bottom, left, right = (2.0 * share - 1.0 for share in TEETH_BOX)
         middle = places_BHW2.new_tensor([left + right, top + bottom]) / 2.0
         reach = places_BHW2.new_tensor([right - left, bottom - top]) / 2.0

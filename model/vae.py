@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -42,22 +42,23 @@ from model.motion import (
     portrait_motion,
     terms,
 )
-from model.mouth import DEPTH, UpperTeeth
+from model.mouth import DEPTH, NUM_LIPS_PLANES, UpperTeeth, places_by_lips
+from model.usual import Usual
 
 COVER_BIAS = -6.0  # an untrained decoder uncovers nothing
-USUAL = 0.5  # standard deviations from the mean
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The picture [B, 3, H, W] in [-1, 1], what the networks see in it, at 1/4, 1/8 and 1/16 of its size, how it moves
-    [B, NUM_FIELDS, 2, H/2, W/2], where it shows eyes and the person, as logits [B, H, W], what is behind the person, the person without an
-    end, and what its teeth add to the dark of a mouth [B, 3, H, W]."""
+    """The picture [B, 3, H, W] in [-1, 1], what the networks see in it, at 1/4, 1/8 and 1/16 of its size, where its lips are
+    [B, NUM_LIPS_PLANES, H/4, W/4], how it moves [B, NUM_FIELDS, 2, H/2, W/2], where it shows eyes and the person, as logits [B, H, W], what
+    is behind the person, the person without an end, and what its teeth add to the dark of a mouth [B, 3, H, W]."""
 
     picture: Tensor
     fine: Tensor
     middle: Tensor
     coarse: Tensor
+    lips: Tensor
     fields: Tensor
     eyes: Tensor
     person: Tensor
@@ -159,20 +160,28 @@ class ReferenceEncoder(nn.Module):
         self.person = PersonFinder()
         self.fields = MotionFields()
         self.teeth = UpperTeeth()
+        self.usual = nn.ModuleList(Usual(width, config.grid * scale) for width, scale in zip(config.widths, (4, 2, 1), strict=True))
 
     def features(self, picture_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Fine, middle and coarse."""
+        """Fine, middle and coarse, as they are."""
         fine = self.fine(self.stem(F.pixel_unshuffle(picture_B3HW, 4)))
         middle = self.middle(self.down1(F.silu(fine)))
         return fine, middle, self.coarse(self.down2(F.silu(middle)))
 
+    def of_people(self) -> list[Usual]:
+        """What is usual of features, as `features` gives them."""
+        return [cast(Usual, usual) for usual in self.usual]
+
     def forward(self, picture_B3HW: Tensor) -> Reference:
-        fine, middle, coarse = self.features(picture_B3HW)
-        eyes, person = self.eyes(picture_B3HW, fine, middle, coarse), self.person(picture_B3HW)
+        features = self.features(picture_B3HW)
+        eyes, person = self.eyes(picture_B3HW, *features), self.person(picture_B3HW)
+        fine, middle, coarse = (usual(seen) for usual, seen in zip(self.of_people(), features, strict=True))
         matte = matte_of(person)
         fields = beyond(self.fields(picture_B3HW, matte), matte)
-        backdrop, without_end, teeth = behind(picture_B3HW, matte), endless(picture_B3HW, matte), self.teeth(picture_B3HW)
-        return Reference(picture_B3HW, fine, middle, coarse, fields, eyes, person, backdrop, without_end, teeth)
+        backdrop, without_end = behind(picture_B3HW, matte), endless(picture_B3HW, matte)
+        where = self.teeth.where(picture_B3HW)
+        lips, teeth = places_by_lips(where, fine), self.teeth(picture_B3HW, where)
+        return Reference(picture_B3HW, fine, middle, coarse, lips, fields, eyes, person, backdrop, without_end, teeth)
 
 
 class FrameEncoder(nn.Module):
@@ -188,6 +197,7 @@ class FrameEncoder(nn.Module):
         self.down2 = nn.Conv2d(middle, coarse, 3, stride=2, padding=1)
         self.coarse = Residual(coarse)
         self.join = nn.Conv2d(2 * coarse, coarse, 3, padding=1)
+        self.lips = nn.Conv2d(NUM_LIPS_PLANES * 16, coarse, 3, padding=1, bias=False)
         self.out = nn.Conv2d(coarse, config.frame_channels, 1)
 
     def forward(self, frames_F3HW: Tensor, reference: Reference, moved: Moved) -> Tensor:
@@ -196,7 +206,8 @@ class FrameEncoder(nn.Module):
         x = self.detail(F.silu(x))
         x = self.middle(self.down1(F.silu(x)))
         x = self.coarse(self.down2(F.silu(x)))
-        x = self.join(F.silu(torch.cat((x, _each(reference.coarse, len(x))), dim=1)))
+        lips = self.lips(F.pixel_unshuffle(reference.lips, 4).to(x.dtype))
+        x = self.join(F.silu(torch.cat((x, _each(reference.coarse, len(x))), dim=1))) + _each(lips, len(x))
         return self.out(F.silu(x))
 
 
@@ -223,13 +234,19 @@ class FrameDecoder(nn.Module):
         self.motion = nn.Conv2d(fine, 2 * 4, 3, padding=1)
         self.paint = nn.Conv2d(fine, 4 * 16, 3, padding=1)
         self.known = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, bias=False) for width in config.widths)
+        planes = (NUM_LIPS_PLANES, NUM_LIPS_PLANES * 4, NUM_LIPS_PLANES * 16)
+        self.lips = nn.ModuleList(nn.Conv2d(n, width, 3, padding=1, bias=False) for n, width in zip(planes, config.widths, strict=True))
         nn.init.zeros_(self.told.weight)
         start_at_zero(self.motion)
         start_at_zero(self.paint)
 
     def canvas(self, reference: Reference) -> Canvas:
         seen = (F.silu(reference.fine), F.silu(reference.middle), reference.coarse)
-        fine, middle, coarse = (layer(x.to(self.stem.weight.dtype)) for layer, x in zip(self.known, seen, strict=True))
+        dtype = self.stem.weight.dtype
+        lips = (F.pixel_unshuffle(reference.lips, scale) for scale in (1, 2, 4))
+        fine, middle, coarse = (
+            known(x.to(dtype)) + by_lips(at.to(dtype)) for known, by_lips, x, at in zip(self.known, self.lips, seen, lips, strict=True)
+        )
         return Canvas(fine, middle, coarse, reference.teeth)
 
     def features(self, latents_Fchw: Tensor, canvas: Canvas, moves_FM: Tensor, region: Region = WHOLE) -> Tensor:
@@ -272,8 +289,6 @@ class ReferenceVAE(nn.Module):
 
     latent_mean: Tensor
     latent_std: Tensor
-    still_mean: Tensor
-    still_std: Tensor
     time_basis: Tensor
 
     def __init__(self, config: VAEConfig) -> None:
@@ -288,8 +303,7 @@ class ReferenceVAE(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
-        self.register_buffer("still_mean", torch.zeros(config.frame_channels, config.grid, config.grid))
-        self.register_buffer("still_std", torch.full_like(self.still_mean, math.inf))
+        self.usual_still = Usual(config.frame_channels, config.grid)
         self.register_buffer("time_basis", dct_basis(config.time_stride), persistent=False)
 
     def decode_frames(self, latents_Fchw: Tensor, reference: Reference, moves_FM: Tensor) -> Tensor:
@@ -320,8 +334,7 @@ class ReferenceVAE(nn.Module):
     def encode_still(self, reference: Reference) -> Tensor:
         """The references themselves, standing still, as latent frames [B, C, h, w], near those of people that training saw: the transformer
         starts from them, and on photographs, whose own are further off, it hardly opens the lips."""
-        reach = USUAL * self.still_std
-        one = torch.minimum(torch.maximum(self.still_frame(reference), self.still_mean - reach), self.still_mean + reach)
+        one = self.usual_still(self.still_frame(reference))
         return self.stack(one.repeat_interleave(self.config.time_stride, dim=0))
 
     def still_frame(self, reference: Reference) -> Tensor:

@@ -185,6 +185,19 @@ def clip_paths(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("clip_*.npz") if not p.name.endswith(".tmp.npz"))
 
 
+def load_players(folder: Path, cast: Path | None) -> list[list[Clip]]:
+    """All clips of a folder, and, where there is a cast, the same clips in the same order, played by others. Raises ValueError where the
+    cast lacks one."""
+    paths = clip_paths(folder)
+    folders = [folder] if cast is None else [folder, cast]
+    missing = [path.name for path in paths if cast and not (cast / path.name).exists()]
+    if missing:
+        raise ValueError(
+            f"{cast} has no {', '.join(missing[:3])} ({len(missing)} of {len(paths)}): `livemimic train clips --cast` renders them"
+        )
+    return [[load_clip(where / path.name) for path in tqdm(paths, desc=f"reading {where.name}", unit="clip")] for where in folders]
+
+
 def _work(
     head_path: Path, out: Path, seeds: Sequence[int], num_frames: int, width: float | None, cast: int,
     done: multiprocessing.SimpleQueue[int],

@@ -111,7 +111,7 @@ def _cut(samples: np.ndarray, start: int, stop: int) -> np.ndarray:
 
 def load_sequences(folder: Path, vae: ReferenceVAE, encoder: AudioEncoder, *, mirrored: bool, versions: int) -> list[EncodedClip]:
     """All clips of a folder, encoded once, a process a core, and kept beside it under a name that follows from the weights."""
-    cache = folder / f"encoded_{_digest(vae, encoder)}_{versions}"  # the decoder and teeth have no say in it, eyes little
+    cache = folder / f"encoded_{_digest(vae, encoder)}_{versions}"  # the decoder has no say in it, eyes little
     cache.mkdir(exist_ok=True)
     stored = {path: cache / f"{path.stem}.pt" for path in clip_paths(folder)}
     missing = [path for path, file in stored.items() if not file.exists()]
@@ -135,7 +135,7 @@ def _store(path: Path, cache: Path, vae: ReferenceVAE, encoder: AudioEncoder, ve
 
 def _digest(vae: ReferenceVAE, encoder: AudioEncoder) -> str:
     total = hashlib.sha256()
-    without = ("decoder.", "reference.eyes.", "reference.teeth.")
+    without = ("decoder.", "reference.eyes.")
     kept = {name: value for name, value in vae.state_dict().items() if not name.startswith(without)}
     for value in (*kept.values(), *encoder.state_dict().values()):
         total.update(value.cpu().contiguous().numpy().tobytes())

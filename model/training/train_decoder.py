@@ -20,12 +20,22 @@ from torch import Tensor
 from model.audio import AudioEncoder
 from model.config import PRESENTER_VAE
 from model.motion import BLINK, fetch
-from model.training.clips import Clip, clip_paths, load_clip
+from model.training.clips import load_players
 from model.training.loop import Training, add_arguments, begin, mixed_precision, psnr, save_part, to_picture_tensor
 from model.training.sequences import SequencePass, cut, load_sequences, other_reference, to_batch
 from model.training.train_student import rolled_out
 from model.training.train_teacher import LENGTH, VOICES, build, load_vae
-from model.training.train_vae import BLINKING, COVER_SHARE, EYES_BOX, INSIDE_WEIGHT, LATENT_NOISE, MOUTH_BOX, loss_weight, picture_loss
+from model.training.train_vae import (
+    BLINKING,
+    COVER_SHARE,
+    EYES_BOX,
+    INSIDE_WEIGHT,
+    LATENT_NOISE,
+    MOUTH_BOX,
+    loss_weight,
+    picture_loss,
+    unseen,
+)
 from model.vae import WHOLE, FrameDecoder, Reference, ReferenceVAE, Region, compose
 
 # Where to look, with two latent pixels around it that are computed but not judged, and how often.
@@ -49,10 +59,12 @@ class Sample:
 
 
 class Samples:
-    """Clips with their latents: encoded, with moves told or untold, and generated when there is a transformer."""
+    """Clips with their latents: encoded, with moves told or untold, and generated when there is a transformer. Where there is a cast, a
+    folder of the same clips played by others, half of them are drawn from these latents."""
 
-    def __init__(self, folder: Path, vae: ReferenceVAE, encoder: AudioEncoder, student: SequencePass | None) -> None:
-        self._clips: list[Clip] = [load_clip(path) for path in clip_paths(folder)]
+    def __init__(self, folder: Path, cast: Path | None, vae: ReferenceVAE, encoder: AudioEncoder, student: SequencePass | None) -> None:
+        self._players = load_players(folder, cast)
+        self._clips = self._players[0]
         self._encoded = load_sequences(folder, vae, encoder, mirrored=False, versions=VOICES)
         self._blinking = np.flatnonzero([(clip.controls[: len(clip.frames) // 4 * 4, BLINK] > 0).any() for clip in self._clips])
         self._vae, self._student = vae, student
@@ -63,7 +75,7 @@ class Samples:
     def take(self, size: int, kind: str, rng: np.random.Generator, generator: torch.Generator, device: str) -> Sample:
         blinks = len(self._blinking) > 0 and rng.random() < BLINKING
         index = int(rng.choice(self._blinking)) if blinks else int(rng.integers(len(self._clips)))
-        clip, encoded = self._clips[index], self._encoded[index]
+        clip, encoded = self._players[int(rng.integers(len(self._players)))][index], self._encoded[index]
         which = int(rng.random() < 0.25)
         starts = encoded.latents.shape[1] - LENGTH
         if blinks:  # a stretch around a blink, and of its frames the blinking ones first
@@ -135,6 +147,7 @@ def evaluate(vae: ReferenceVAE, data: Samples, device: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser, minutes=15.0, batch=8, rate=4e-4, batch_of="frames, of two people")
+    parser.add_argument("--cast", type=Path, help="folder of the same clips played by others, to be drawn from the same latents")
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--audio", type=Path, required=True)
     parser.add_argument("--student", type=Path, help="a transformer whose latents are decoded half the time")
@@ -148,7 +161,7 @@ def main() -> None:
         student.load_state_dict(load_file(args.student))
         student = student.to(args.device).eval().requires_grad_(False)
     encoder = AudioEncoder.load(args.audio)
-    train, held_out = (Samples(folder, vae, encoder, student) for folder in (args.data, args.eval))
+    train, held_out = Samples(args.data, args.cast, vae, encoder, student), Samples(args.eval, None, vae, encoder, student)
     print("before:", evaluate(vae, held_out, args.device), flush=True)
     vae.decoder.requires_grad_(True)
     optimiser = torch.optim.Adam(vae.decoder.parameters(), lr=args.rate, betas=(0.9, 0.98))
@@ -158,7 +171,7 @@ def main() -> None:
         parts = [train.take(args.batch // 2, kind, rng, generator, args.device) for _ in range(2)]
         sample = Sample(*(torch.cat([getattr(part, name) for part in parts]) for name in Sample.__dataclass_fields__))
         with torch.no_grad(), mixed_precision(args.device):
-            reference = vae.reference(sample.picture)
+            reference = unseen(vae.reference(sample.picture), vae, rng)
         region = REGIONS[int(rng.choice(len(REGIONS), p=[share for share, _ in REGIONS]))][1]
         if training.step(decoder_loss(vae.decoder, reference, sample, region)):
             print(f"\nstep {training.steps} {evaluate(training.average, held_out, args.device)}", flush=True)

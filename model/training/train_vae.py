@@ -10,7 +10,7 @@ smooth, and makes the decoder tolerant of what a generator gets slightly wrong.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,12 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
-from tqdm import tqdm
 
 from model.config import PRESENTER_VAE
 from model.controls import CONTROL_NAMES
 from model.lids import lids_of
 from model.motion import BLINK, fetch, pixel_grid
-from model.training.clips import clip_paths, load_clip
+from model.training.clips import clip_paths, load_clip, load_players
 from model.training.loop import Training, add_arguments, begin, mixed_precision, psnr, save_part, to_picture_tensor
 from model.vae import Drawing, Reference, ReferenceVAE, compose
 
@@ -33,6 +32,8 @@ EYES_BOX = (slice(84, 122), slice(78, 178))
 LATENT_NOISE = 0.15
 MOTION_SHARE, COVER_SHARE = 0.05, 0.3
 INSIDE_WEIGHT = 5.0  # teeth and tongue are few pixels, and what everybody looks at
+UNSEEN = 0.25  # of the portraits have no features: what is the same for all must not hang on what photographs show otherwise
+RECAST = 0.5  # of the steps, each is drawn from what the other player does
 UNTOLD = 0.2  # of the frames have no moves told: clips of which only pictures are known are encoded so
 # Lids are closed in one frame of twenty, and half closed in fewer: drawn alike, a blink is never learnt.
 BLINKING = 0.25
@@ -64,9 +65,10 @@ class Sample:
 class Frames:
     """All frames of a folder of clips, in memory, each with the reference that its motion is told from."""
 
-    def __init__(self, folder: Path, every: int = 1) -> None:
-        clips = [load_clip(path) for path in tqdm(clip_paths(folder), desc="reading", unit="clip")]
-        self._clips = clips
+    def __init__(self, folder: Path, every: int = 1, cast: Path | None = None) -> None:
+        """cast: a folder of the same clips, played by others."""
+        self._players = load_players(folder, cast)
+        clips = self._players[0]
         self._index = [(c, f) for c, clip in enumerate(clips) for f in range(0, len(clip.frames), every)]
         self._place = {frame: i for i, frame in enumerate(self._index)}
         self.blinking = np.array([i for i, (c, f) in enumerate(self._index) if clips[c].controls[f, BLINK] > 0.0])
@@ -75,8 +77,9 @@ class Frames:
         return len(self._index)
 
     def draw(self, size: int, rng: np.random.Generator, each: int = 2) -> Sample:
-        """Frames at random, more often blinking ones than there are; `each` of a reference, whose features are half of the work."""
-        people = size // each
+        """Frames at random, more often blinking ones than there are; `each` of a reference, whose features are half of the work. The second
+        half are those of the first, played by the cast."""
+        people = size // each // len(self._players)
         number = int(rng.binomial(people, BLINKING)) if len(self.blinking) else 0
         first = np.concatenate((rng.choice(self.blinking, number), rng.choice(len(self), people - number)))
         return self.take(np.stack([[pick, *self._others(pick, each - 1, rng)] for pick in first]))
@@ -84,12 +87,13 @@ class Frames:
     def _others(self, pick: int, number: int, rng: np.random.Generator) -> list[int]:
         """Frames that are told from the same reference of the same clip."""
         c, f = self._index[pick]
-        alike = [g for g in np.flatnonzero(self._clips[c].source == self._clips[c].source[f]) if (c, g) in self._place]
+        source = self._players[0][c].source
+        alike = [g for g in np.flatnonzero(source == source[f]) if (c, g) in self._place]
         return [self._place[c, int(g)] for g in rng.choice(alike, number)]
 
     def take(self, picks_Rn: np.ndarray) -> Sample:
-        """n frames of each of R references."""
-        found = [(self._clips[c], f) for c, f in (self._index[i] for i in picks_Rn.flatten())]
+        """n frames of each of R references; of every player."""
+        found = [(clips[c], f) for clips in self._players for c, f in (self._index[i] for i in picks_Rn.flatten())]
         size = found[0][0].frames.shape[1]
         sources = [(clip, clip.source[f]) for clip, f in found[:: picks_Rn.shape[1]]]
         return Sample(
@@ -184,6 +188,14 @@ def eyes_loss(found: Tensor, eyes: Tensor) -> Tensor:
     return loss + EDGE_SHARE * (off * shows).sum() / shows.sum().clamp(min=1.0)
 
 
+def unseen(reference: Reference, vae: ReferenceVAE, rng: np.random.Generator) -> Reference:
+    """Some of the portraits with the features that people have on average."""
+    seen = torch.from_numpy(rng.random((len(reference.picture), 1, 1, 1)) >= UNSEEN).to(reference.picture.device)
+    own = (reference.fine, reference.middle, reference.coarse)
+    features = (torch.where(seen, mine, usual.mean) for mine, usual in zip(own, vae.reference.of_people(), strict=True))
+    return replace(reference, **dict(zip(("fine", "middle", "coarse"), features, strict=True)))
+
+
 @torch.no_grad()
 def evaluate(vae: ReferenceVAE, data: Frames, device: str) -> dict[str, float]:
     """PSNR over held-out people, whole frame, mouth and eyes; mean motion error in the face, in pixels, with latents and without."""
@@ -220,11 +232,21 @@ def calibrate(vae: ReferenceVAE, folder: Path, max_clips: int = 60) -> None:
         moves = torch.from_numpy(clip.moves(slice(length), 0))
         latents.append(vae.encode(to_picture_tensor(clip.frames[:length]), references.one(0), moves))
         stills.append(vae.still_frame(references))
-    stacked, still = torch.cat(latents), torch.cat(stills)
+    stacked = torch.cat(latents)
     vae.latent_mean.copy_(stacked.mean(dim=(0, 2, 3)))
     vae.latent_std.copy_(stacked.std(dim=(0, 2, 3)))
-    vae.still_mean.copy_(still.mean(dim=0))
-    vae.still_std.copy_(still.std(dim=0))
+    vae.usual_still.learn(torch.cat(stills))
+
+
+@torch.no_grad()
+def learn_usual(vae: ReferenceVAE, folder: Path) -> None:
+    """What the features of a folder's people are, and of their mirror images."""
+    seen = []
+    for path in clip_paths(folder):
+        pictures = to_picture_tensor(load_clip(path).references[:1]).to(vae.latent_mean.device)
+        seen.append(vae.reference.features(torch.cat((pictures, pictures.flip(3)))))
+    for usual, features in zip(vae.reference.of_people(), zip(*seen, strict=True), strict=True):
+        usual.learn(torch.cat(features))
 
 
 def main() -> None:
@@ -233,29 +255,37 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="written every few minutes; resumed from when present")
     parser.add_argument("--init", type=Path, help="weights to go on from")
     parser.add_argument("--keep-reference", action="store_true", help="train on what encodes and decodes frames, not what sees portraits")
+    parser.add_argument("--cast", type=Path, help="folder of the same clips played by others: latents then say what both do alike")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     begin(args.seed)
     rng = np.random.default_rng(args.seed)
-    frames, held_out = Frames(args.data), Frames(args.eval, every=10)
+    frames, held_out = Frames(args.data, cast=args.cast), Frames(args.eval, every=10)
     vae = ReferenceVAE(PRESENTER_VAE)
     if args.init:
         vae.load_state_dict(load_file(args.init))
     vae = vae.to(args.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     vae.reference.requires_grad_(not args.keep_reference)
+    if args.keep_reference:
+        learn_usual(vae, args.data)
     optimiser = torch.optim.Adam([p for p in vae.parameters() if p.requires_grad], lr=args.rate, betas=(0.9, 0.98))
     weight = loss_weight(256, 4.0, 3.0).to(args.device)
     training = Training("autoencoder", vae, optimiser, args.minutes, decay=0.998)
     training.resume(args.checkpoint)
+    players = 2 if args.cast else 1
     while training.goes_on():
         sample = augment(frames.draw(args.batch, rng), rng).to(args.device)
         with mixed_precision(args.device):
             reference: Reference = vae.reference(sample.references.contiguous(memory_format=torch.channels_last))
-        told = torch.from_numpy(rng.random(len(sample.moves)) >= UNTOLD).to(sample.moves)
+        if args.keep_reference:
+            reference = unseen(reference, vae, rng)
+        told = torch.from_numpy(np.tile(rng.random(len(sample.moves) // players) >= UNTOLD, players)).to(sample.moves)
         moves = sample.moves * told[:, None]
         moved = reference.moved(moves)
         with mixed_precision(args.device):
             latents = vae.encoder(sample.frames, reference, moved).float()
+        if args.cast and rng.random() < RECAST:
+            latents = latents.roll(len(latents) // players, 0)
         # Relative to the latents' own size: with fixed noise a young encoder's small latents drown, and stay unused for good.
         amount = LATENT_NOISE * latents.detach().std() * torch.rand(len(latents), 1, 1, 1, device=args.device)
         noise = torch.randn_like(latents) * amount

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from model.motion import pixel_grid
-from model.mouth import DEPTH, TEETH_BOX, UpperTeeth, places_of_teeth
+from model.mouth import DEPTH, TEETH_BOX, UpperTeeth, places_by_lips, places_of_teeth
 from model.training.train_teeth import bent, off_px
 
 
@@ -25,8 +25,13 @@ def moved_by(teeth: UpperTeeth, x: float, y: float) -> None:
         teeth.out.bias.copy_(torch.tensor([[-2.0 * x, -2.0 * y], *[[0.0, 0.0]] * 5]).flatten() / 0.05)
 
 
+def drawn_by(teeth: UpperTeeth) -> torch.Tensor:
+    picture = torch.zeros(1, 3, 256, 256)
+    return teeth(picture, teeth.where(picture))[0]
+
+
 def test_untrained_teeth_are_the_average_persons() -> None:
-    shown = UpperTeeth()(torch.zeros(1, 3, 256, 256))[0]
+    shown = drawn_by(UpperTeeth())
     top, bottom, left, right = box_of(shown)
     assert TEETH_BOX[0] - 1 / 256 <= top < bottom <= TEETH_BOX[1] and TEETH_BOX[2] <= left < right <= TEETH_BOX[3]
     assert 0.1 < right - left < 0.2  # as wide as a mouth
@@ -34,10 +39,28 @@ def test_untrained_teeth_are_the_average_persons() -> None:
 
 
 def test_teeth_are_drawn_where_they_are_found() -> None:
-    teeth, before = UpperTeeth(), box_of(UpperTeeth()(torch.zeros(1, 3, 256, 256))[0])
+    teeth, before = UpperTeeth(), box_of(drawn_by(UpperTeeth()))
     moved_by(teeth, 10 / 256, 6 / 256)
-    top, bottom, left, right = np.subtract(box_of(teeth(torch.zeros(1, 3, 256, 256))[0]), before) * 256
+    top, bottom, left, right = np.subtract(box_of(drawn_by(teeth)), before) * 256
     assert (round(left), round(right), round(top), round(bottom)) == (10, 10, 6, 6)
+
+
+def test_places_are_told_from_the_lips_wherever_and_however_large_they_are() -> None:
+    """At the lips' middle all waves start: nothing of sines, all of cosines. A mouth of half the size has waves half as long."""
+    unmoved = UpperTeeth().unmoved[None]
+    moved = unmoved.clone()
+    moved[0, 0] = torch.tensor([-20 / 128, 10 / 128])  # the place 20 further right and 10 further up has the average's middle
+    smaller = unmoved * 2.0
+    smaller[0, 0] = -torch.tensor([0.0022, 0.1473])  # about the lips' own middle
+    planes = places_by_lips(torch.cat((unmoved, moved, smaller)), torch.zeros(256, 256))
+    middles = [np.unravel_index(int(near.argmax()), near.shape) for near in planes[:, 0]]
+    (row, column), (row_moved, column_moved), (row_smaller, column_smaller) = ((int(r), int(c)) for r, c in middles)
+    assert (row, column) == (146, 128) and (row_moved, column_moved) == (136, 148) and (row_smaller, column_smaller) == (row, column)
+    torch.testing.assert_close(planes[0, :, row - 8 : row + 9, column], planes[1, :, row_moved - 8 : row_moved + 9, column_moved])
+    upwards = 2  # of the shortest wave's sines: along x, along y
+    whole = planes[0, upwards, row : row + 9 : 2, column] / planes[0, 0, row : row + 9 : 2, column]
+    half = planes[2, upwards, row_smaller : row_smaller + 5, column_smaller] / planes[2, 0, row_smaller : row_smaller + 5, column_smaller]
+    torch.testing.assert_close(half, whole, rtol=0, atol=0.15)
 
 
 def test_augmented_pictures_keep_their_teeth() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,14 +23,15 @@ from model.mouth import DEPTH
 from model.rope import apply_rope, rope_table
 from model.sampler import sample_euler, sample_renoise, shifted_sigmas
 from model.text import tokenise
-from model.vae import USUAL, Change, Drawing, ReferenceVAE, Region, compose, dct_basis
+from model.usual import USUAL
+from model.vae import Change, Drawing, ReferenceVAE, Region, compose, dct_basis
 
 TINY_VAE = VAEConfig(patch=16, time_stride=4, frame_channels=2, widths=(4, 6, 8), grid=4)
 
 
-def tiny_vae() -> ReferenceVAE:
+def tiny_vae(grid: int = TINY_VAE.grid) -> ReferenceVAE:
     torch.manual_seed(0)
-    vae = ReferenceVAE(TINY_VAE).eval().requires_grad_(False)
+    vae = ReferenceVAE(replace(TINY_VAE, grid=grid)).eval().requires_grad_(False)
     fields, decoder = vae.reference.fields, vae.decoder
     finders = (vae.reference.eyes.eyes, vae.reference.person.edge)
     drawn = ((decoder.motion, 0.05), (decoder.paint, 0.05), (fields.out, 0.02), (finders[0][-1], 0.02), (finders[1][-1], 0.5))
@@ -74,12 +75,27 @@ def test_a_still_far_from_those_of_training_is_taken_for_one_near_them() -> None
     frame = vae.still_frame(reference)[0]
     alone = vae.unstack(vae.encode_still(reference)[0][None])
     torch.testing.assert_close(alone, frame.expand_as(alone), rtol=0, atol=1e-5)
-    vae.still_mean.copy_(frame)
-    vae.still_mean[0] -= 3.0
-    vae.still_std.fill_(1.0)
+    vae.usual_still.mean.copy_(frame)
+    vae.usual_still.mean[0] -= 3.0
+    vae.usual_still.std.fill_(1.0)
     kept = vae.unstack(vae.encode_still(reference)[0][None])
     torch.testing.assert_close(kept[:, 0], (frame[0] - 3.0 + USUAL).expand_as(kept[:, 0]), rtol=0, atol=1e-5)
     torch.testing.assert_close(kept[:, 1], frame[1].expand_as(kept[:, 1]), rtol=0, atol=1e-5)
+
+
+def test_a_portrait_is_seen_within_what_is_usual_among_people() -> None:
+    """Its features at all three sizes, while its pixels stay its own."""
+    vae = tiny_vae()
+    with torch.no_grad():
+        people = torch.rand(8, 3, 64, 64) * 2 - 1
+        for usual, features in zip(vae.reference.of_people(), vae.reference.features(people), strict=True):
+            usual.learn(features)
+        stranger = torch.full((1, 3, 64, 64), 4.0)
+        seen, own = vae.reference(stranger), vae.reference.features(stranger)
+    for name, usual, plain in zip(("fine", "middle", "coarse"), vae.reference.of_people(), own, strict=True):
+        away = (getattr(seen, name) - usual.mean).abs() / usual.std
+        assert away.max() <= USUAL + 1e-3 < ((plain - usual.mean).abs() / usual.std).max()
+    torch.testing.assert_close(seen.picture, stranger)
 
 
 def test_an_untrained_decoder_shows_the_portrait() -> None:
@@ -123,7 +139,7 @@ def test_serving_paints_what_the_decoder_shows() -> None:
 
 def test_a_region_is_decoded_as_within_the_whole() -> None:
     """Away from its edge, where its neighbours are missing."""
-    vae = tiny_vae()
+    vae = tiny_vae(grid=12)
     reference = vae.reference(torch.rand(1, 3, 192, 192) * 2 - 1)
     latents, canvas = torch.randn(2, TINY_VAE.frame_channels, 12, 12), vae.decoder.canvas(reference)
     region = Region(slice(2, 9), slice(4, 12))
@@ -156,7 +172,7 @@ def test_what_is_painted_turns_with_the_head() -> None:
 def test_encode_refuses_a_partial_latent_frame() -> None:
     vae = tiny_vae()
     with pytest.raises(ValueError, match="multiple of 4"):
-        vae.encode(torch.zeros(3, 3, 32, 32), vae.reference(torch.zeros(1, 3, 32, 32)), torch.zeros(3, NUM_CONTROLS))
+        vae.encode(torch.zeros(3, 3, 64, 64), vae.reference(torch.zeros(1, 3, 64, 64)), torch.zeros(3, NUM_CONTROLS))
 
 
 def test_time_basis_is_orthonormal() -> None:
@@ -165,7 +181,7 @@ def test_time_basis_is_orthonormal() -> None:
 
 def test_untrained_transformer_changes_nothing() -> None:
     """The head starts at zero: nothing is added."""
-    config = dataclasses.replace(PRESENTER_DIT, dim=48, ffn_dim=64, num_heads=2, num_layers=1, grid=4)
+    config = replace(PRESENTER_DIT, dim=48, ffn_dim=64, num_heads=2, num_layers=1, grid=4)
     y = torch.randn(1, 2, config.latent_channels, 4, 4)
     dit = DiT(config)
     out = dit(
