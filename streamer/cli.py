@@ -84,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     _portraits_arguments(
         add(
             "portraits", "List the built-in presenters, save them as PNG files, or draw a new one.",
-            "livemimic portraits\nlivemimic portraits --out faces/\nlivemimic portraits --new --seed 4012 --head head.npz --out new.png",
+            "livemimic portraits\nlivemimic portraits --out faces/\nlivemimic portraits --new --seed 104012 --head head.npz --out new.png",
             _later("streamer.portraits:run"),
         )
     )  # fmt: skip
@@ -185,7 +185,7 @@ def _render_arguments(parser: argparse.ArgumentParser) -> None:
 def _portraits_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR|FILE.png", help="folder for the built-in PNG files; with --new, the file to write")
     parser.add_argument("--new", action="store_true", help="draw a person who is not built in; needs --head and the extra [train]")
-    parser.add_argument("--seed", type=int, metavar="N", help="who it is, the same for ever; training saw none from 4000 to 899999")
+    parser.add_argument("--seed", type=int, metavar="N", help="who it is, the same for ever; training saw none from 100000 to 899999")
     parser.add_argument("--head", type=Path, metavar="FILE", help="the packed head model; docs/training.md says how to make it")
 
 

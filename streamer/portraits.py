@@ -59,7 +59,7 @@ def _save_all(folder: Path | None) -> None:
 def draw_new(head: Path | None, seed: int | None, out: Path | None) -> Path:
     """The person of a seed as a PNG, drawn by the renderer that draws the training clips."""
     if seed is None or seed < 0 or out is None:
-        raise BadInput("option_missing", "--new needs a --seed from 0 on and --out.", "For example --new --seed 4012 --out new.png.")
+        raise BadInput("option_missing", "--new needs a --seed from 0 on and --out.", "For example --new --seed 104012 --out new.png.")
     if out.suffix.lower() != ".png" or not out.parent.is_dir():
         raise BadInput("bad_target", f"{out} must end in .png and lie in a folder that exists.", "For example --out new.png.")
     if head is None or not head.is_file():

@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,10 +62,7 @@ def main() -> None:
             card["training"] |= json.loads(log.read_text())  # type: ignore[operator]
     save_presenter(args.out, PresenterParts(vae, sequence.dit, sequence.text, AudioEncoder.load(args.audio)), card)
     if args.evaluation:
-        try:
-            attach_evaluation(args.out, args.evaluation)
-        except ConfigError as error:
-            sys.exit(f"livemimic train bundle: {error.message}\n  {error.hint}")
+        attach_evaluation(args.out, args.evaluation)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
 
 

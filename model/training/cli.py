@@ -6,6 +6,8 @@ import argparse
 import importlib
 import sys
 
+from model.errors import ModelError
+
 STEPS = {
     "head": ("model.training.assets", "pack the head model from its public repository's OBJ folder"),
     "clips": ("model.training.clips", "render talking people"),
@@ -33,5 +35,9 @@ def run(args: argparse.Namespace) -> int:
         return 0 if not args.rest else 2
     module, _ = STEPS[args.rest[0]]
     sys.argv = [f"livemimic train {args.rest[0]}", *args.rest[1:]]
-    importlib.import_module(module).main()
+    try:
+        importlib.import_module(module).main()
+    except ModelError as error:
+        print(f"livemimic train {args.rest[0]}: {error.message}\n  {error.hint}", file=sys.stderr)
+        return 1
     return 0

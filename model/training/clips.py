@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from model.controls import CONTROL_NAMES, CONTROL_UNITS, ControllerState, neutral_controls, next_controls
+from model.errors import ConfigError
 from model.geometry import FPS, FRAME_SAMPLES_16K
 from model.training.augment import with_dynamics
 from model.training.head import Head
@@ -176,7 +177,8 @@ def load_clip(path: Path) -> Clip:
     with np.load(path) as data:
         missing = [name for name in Clip.__dataclass_fields__ if name not in data.files]
         if missing:
-            raise ValueError(f"{path} has no {', '.join(missing)}: render it again with this version's `livemimic train clips`")
+            what = f"{path} has no {', '.join(missing)}"
+            raise ConfigError("clip_outdated", what, "It is of another version: render it again with this one's `livemimic train clips`.")
         arrays = {name: data[name] for name in Clip.__dataclass_fields__ if name != "person_seed"}
         return Clip(**arrays, person_seed=int(data["person_seed"]))
 
@@ -186,15 +188,14 @@ def clip_paths(folder: Path) -> list[Path]:
 
 
 def load_players(folder: Path, cast: Path | None) -> list[list[Clip]]:
-    """All clips of a folder, and, where there is a cast, the same clips in the same order, played by others. Raises ValueError where the
+    """All clips of a folder, and, where there is a cast, the same clips in the same order, played by others. Raises ConfigError where the
     cast lacks one."""
     paths = clip_paths(folder)
     folders = [folder] if cast is None else [folder, cast]
     missing = [path.name for path in paths if cast and not (cast / path.name).exists()]
     if missing:
-        raise ValueError(
-            f"{cast} has no {', '.join(missing[:3])} ({len(missing)} of {len(paths)}): `livemimic train clips --cast` renders them"
-        )
+        what = f"{cast} has no {', '.join(missing[:3])} ({len(missing)} of {len(paths)} clips are missing)"
+        raise ConfigError("cast_incomplete", what, "Render them: livemimic train clips --cast N, all else as the clips themselves were.")
     return [[load_clip(where / path.name) for path in tqdm(paths, desc=f"reading {where.name}", unit="clip")] for where in folders]
 
 

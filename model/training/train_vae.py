@@ -71,7 +71,7 @@ class Frames:
         clips = self._players[0]
         self._index = [(c, f) for c, clip in enumerate(clips) for f in range(0, len(clip.frames), every)]
         self._place = {frame: i for i, frame in enumerate(self._index)}
-        self.blinking = np.array([i for i, (c, f) in enumerate(self._index) if clips[c].controls[f, BLINK] > 0.0])
+        self.blinking = np.array([i for i, (c, f) in enumerate(self._index) if clips[c].controls[f, BLINK] > 0.0], dtype=int)
 
     def __len__(self) -> int:
         return len(self._index)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from tqdm import tqdm
 from model.checkpoints import PRESENTER_FILE, load_presenter
 from model.config import PRESENTER_WINDOW
 from model.devices import choose_device, keep_freed_memory, working_dtype
-from model.errors import ModelError
 from model.geometry import FPS
 from model.pipeline import AvatarPipeline
 from model.training.clips import Clip
@@ -52,12 +50,7 @@ def main() -> None:
     parser.add_argument("--sheets", type=int, default=1, help="how many clips all built-in presenters say for them (default 1)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    try:
-        evaluate(args)
-    except ModelError as error:
-        print(f"livemimic train evaluate: {error.message}\n  {error.hint}", file=sys.stderr)
-        sys.exit(1)
+    evaluate(parser.parse_args())
 
 
 def evaluate(args: argparse.Namespace) -> None:
