@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from model.errors import ConfigError
 from model.geometry import FPS
 from model.portraits import builtin_portraits
 from model.training.bundle import attach_evaluation
+from model.training.cli import run
 from model.training.clips import Clip, save_clip
 from model.training.evaluation import held_out, lips, motion, pictures, plots, report, tracker, videos, without_truth
 from model.training.visemes import aperture, mouth_curves
@@ -315,3 +318,12 @@ def test_a_card_takes_an_evaluation_of_its_own_weights_only(tmp_path: Path) -> N
     weights.write_bytes(b"others")
     with pytest.raises(ConfigError, match="other weights"):
         attach_evaluation(weights, judged_file)
+
+
+def test_a_step_that_cannot_begin_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    assert run(argparse.Namespace(rest=["evaluate", "--eval", str(tmp_path)])) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("livemimic train evaluate: ") and "holds no clip_*.npz" in said and "livemimic train clips" in said
