@@ -20,6 +20,7 @@ STEPS = {
     "finders": ("model.training.train_finders", "train what finds eyes and person, on faces bent and lit in more ways than rendered"),
     "teeth": ("model.training.train_teeth", "train what finds where a portrait's upper teeth are"),
     "ablate": ("model.training.ablate", "what each part of the student's training does, on short students"),
+    "ablate-soup": ("model.training.ablate_soup", "what the order of the tasks does, on short teachers"),
     "evaluate": ("model.training.evaluation.evaluate", "measure the embedded preset, or another bundle"),
     "bundle": ("model.training.bundle", "pack the parts into model/weights"),
     "portraits": ("model.training.portraits", "draw the built-in presenters"),

@@ -116,6 +116,11 @@ class Training(Generic[M]):
         return self._averaged.module
 
     @property
+    def progress(self) -> float:
+        """Share of the minutes that is spent, 0 to 1."""
+        return self._budget.progress
+
+    @property
     def minutes(self) -> float:
         """Spent so far."""
         return self._budget.elapsed_s / 60.0

@@ -30,7 +30,7 @@ from model.training.augment import augment
 from model.training.clips import Clip, clip_paths, load_clip
 from model.training.loop import to_picture_tensor
 from model.training.revoice import revoiced
-from model.training.soup import draw_task, mask_of
+from model.training.soup import SOUP, Soup, draw_task, mask_of
 from model.training.styles import styles_seen
 from model.training.train_vae import EYES_BOX, MIRRORED, MOUTH_BOX
 from model.training.visemes import lips_pressed
@@ -184,14 +184,13 @@ def far_turned(clips: list[EncodedClip]) -> np.ndarray:
 
 def sample_batch(
     clips: list[EncodedClip], size: int, length: int, rng: np.random.Generator, device: str, chances: np.ndarray | None = None,
-    task: str | None = None,
+    soup: Soup = SOUP,
 ) -> Batch:  # fmt: skip
-    """Of one task, or of the soup."""
     cuts = []
     for index in rng.choice(len(clips), size=size, p=chances):
         clip = clips[index]
         start = int(rng.integers(0, clip.latents.shape[1] - length + 1))
-        cuts.append(cut(clip, start, length, 0 if rng.random() < 0.75 else 1, task or draw_task(rng), rng))
+        cuts.append(cut(clip, start, length, 0 if rng.random() < 0.75 else 1, draw_task(soup, rng), rng))
     return to_batch(cuts, device)
 
 

@@ -2,11 +2,16 @@
 
 Talking and image to video know the reference and nothing of a new frame; text to video not even the reference; lip-sync all of every
 frame but the mouth; first and last picture the video frames with which the sequence ends at some chunk. Continuation is in all of them:
-every frame sees the ones before it. Legend: K latent frames, F video frames a latent frame, h w latent pixels.
+every frame sees the ones before it.
+
+A task of which more is known is easier, and learnt first the hard ones are learnt less well: so training begins with those of which least
+is known, easier ones join (`hard_to_easy`), and averaged weights keep what was learnt before.
+Legend: K latent frames, F video frames a latent frame, h w latent pixels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +20,11 @@ from torch import Tensor
 
 from model.mouth import mouth_mask
 
-SOUP = {"talk": 0.70, "lipsync": 0.13, "flf2v": 0.11, "t2v": 0.06}  # shares of the sequences
+Soup = Mapping[str, float]  # shares of the sequences, of each task
+Order = Callable[[float], Soup]  # the soup at some progress of training, from 0 to 1
+
+SOUP: Soup = {"talk": 0.66, "t2v": 0.05, "flf2v": 0.12, "lipsync": 0.17}
+JOINS: Mapping[str, float] = {"talk": 0.0, "t2v": 0.0, "flf2v": 0.3, "lipsync": 0.6}  # at which progress
 
 
 class Mask(NamedTuple):
@@ -25,8 +34,18 @@ class Mask(NamedTuple):
     reference: Tensor
 
 
-def draw_task(rng: np.random.Generator) -> str:
-    return str(rng.choice(list(SOUP), p=list(SOUP.values())))
+def joined(progress: float, joins: Mapping[str, float]) -> Soup:
+    """The tasks that have joined by then, in the proportions of the whole soup."""
+    present = {task: share for task, share in SOUP.items() if joins[task] <= progress}
+    return {task: share / sum(present.values()) for task, share in present.items()}
+
+
+def hard_to_easy(progress: float) -> Soup:
+    return joined(progress, JOINS)
+
+
+def draw_task(soup: Soup, rng: np.random.Generator) -> str:
+    return str(rng.choice(list(soup), p=list(soup.values())))
 
 
 def mask_of(task: str, shape: tuple[int, int, int, int], rng: np.random.Generator) -> Mask:

@@ -1,4 +1,5 @@
-"""Train the presenter's teacher: flow matching on masked sequences, causal window, context made slightly noisy."""
+"""Train the presenter's teacher: flow matching on masked sequences of the soup of tasks, hard ones first, causal window, context made
+slightly noisy."""
 
 from __future__ import annotations
 
@@ -18,7 +19,6 @@ from model.text import StyleEncoder
 from model.training.clips import clip_paths, load_clip
 from model.training.loop import Training, add_arguments, begin, compile_blocks, mixed_precision, save_part, to_picture_tensor
 from model.training.sequences import (
-    Batch,
     EncodedClip,
     SequencePass,
     far_turned,
@@ -28,7 +28,7 @@ from model.training.sequences import (
     noised,
     sample_batch,
 )
-from model.training.soup import SOUP
+from model.training.soup import SOUP, Order, hard_to_easy
 from model.vae import ReferenceVAE, dct_basis
 
 CONTEXT_SIGMA = 0.15  # largest noise the context is trained with
@@ -100,7 +100,7 @@ def evaluate(model: SequencePass, clips: list[EncodedClip], weight: Tensor, sigm
         rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
         errors, floors = [], []
         for _ in range(4 if task == "talk" else 2):
-            batch = sample_batch(clips, 8, LENGTH, rng, str(weight.device), task=task)
+            batch = sample_batch(clips, 8, LENGTH, rng, str(weight.device), soup={task: 1.0})
             t = torch.full(batch.latents.shape[:2], sigma, device=weight.device)
             noisy = noised(batch.latents, t, torch.randn(batch.latents.shape, generator=generator).to(weight))
             out = model(batch, noisy, t, batch.latents[:, :-1], torch.full((8, 1), 0.02, device=weight.device))
@@ -108,6 +108,54 @@ def evaluate(model: SequencePass, clips: list[EncodedClip], weight: Tensor, sigm
             floors.append(weighted_error(batch.still[:, None].expand_as(out), batch.latents, weight).mean())
         found[f"held_out_error_{task}"] = float(torch.stack(errors).mean() / torch.stack(floors).mean())
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a teacher is trained with; ablations change one at a time."""
+
+    minutes: float
+    batch: int
+    rate: float
+    seed: int = 0
+    order: Order = hard_to_easy
+    decay: float = 0.999  # of the averaged weights; 0 = none
+
+
+def starting(vae: Path, audio: Path) -> SequencePass:
+    """A teacher that has learnt nothing but the mouth shapes that the audio encoder hears: the best start there is, scaled, because they
+    are small beside the moves."""
+    model = build()
+    mouth = AudioEncoder.load(audio).mouth.state_dict()
+    model.dit.mean_latent.hear.load_state_dict({k: v * MOUTH_SCALE for k, v in mouth.items()})
+    model.dit.mean_latent.latent_scale.copy_(1.0 / load_vae(vae).latent_std)
+    return model
+
+
+def teach(
+    model: SequencePass, data: Data, settings: Settings, device: str, checkpoint: Path | None = None
+) -> Training[SequencePass]:
+    """The finished training, whose average is the teacher. Reports and writes the checkpoint, if any, every 200 steps."""
+    rng, generator = np.random.default_rng(settings.seed), torch.Generator().manual_seed(settings.seed)
+    model = model.to(device)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=settings.rate, betas=(0.9, 0.95), weight_decay=0.01)
+    training = Training("teacher", model, optimiser, settings.minutes, decay=settings.decay, report_every=200)
+    if checkpoint:
+        training.resume(checkpoint)
+    compile_blocks(model.dit.blocks)
+    while training.goes_on():
+        batch = sample_batch(data.train, settings.batch, LENGTH, rng, device, data.chances, settings.order(training.progress))
+        t = noise_levels(tuple(batch.latents.shape[:2]), generator).to(device)
+        noisy = noised(batch.latents, t, torch.randn(batch.latents.shape, generator=generator).to(device))
+        context, sigma = corrupt_context(batch.latents, generator)
+        with mixed_precision(device):
+            out = model(batch, noisy, t, context, sigma)
+        if training.step(reconstruction_loss(out.float(), batch.latents, data.weight, batch.pressed)):
+            print(f"\nstep {training.steps} {evaluate(training.average, data.held_out, data.weight)}", flush=True)
+            if checkpoint:
+                training.save(checkpoint)
+    return training
 
 
 def add_sequence_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,34 +173,16 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="weights to go on from")
     args = parser.parse_args()
     begin(args.seed)
-    rng, generator = np.random.default_rng(args.seed), torch.Generator().manual_seed(args.seed)
-    model = build()
-    if args.init:
+    model = starting(args.vae, args.audio)
+    if args.init:  # whatever scale its latents had
+        scale = model.dit.mean_latent.latent_scale.clone()
         model.load_state_dict(load_file(args.init))
-    else:
-        # The mouth shapes the audio encoder hears are the best start there is; scaled, because they are small beside the moves.
-        mouth = AudioEncoder.load(args.audio).mouth.state_dict()
-        model.dit.mean_latent.hear.load_state_dict({k: v * MOUTH_SCALE for k, v in mouth.items()})
-    model.dit.mean_latent.latent_scale.copy_(1.0 / load_vae(args.vae).latent_std)
+        model.dit.mean_latent.latent_scale.copy_(scale)
     data = load_data(args)
-    model, weight = model.to(args.device), data.weight
-    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=args.rate, betas=(0.9, 0.95), weight_decay=0.01)
-    training = Training("teacher", model, optimiser, args.minutes, decay=0.999, report_every=200)
-    training.resume(args.checkpoint)
-    compile_blocks(model.dit.blocks)
-    while training.goes_on():
-        batch: Batch = sample_batch(data.train, args.batch, LENGTH, rng, args.device, data.chances)
-        t = noise_levels(tuple(batch.latents.shape[:2]), generator).to(args.device)
-        noisy = noised(batch.latents, t, torch.randn(batch.latents.shape, generator=generator).to(args.device))
-        context, sigma = corrupt_context(batch.latents, generator)
-        with mixed_precision(args.device):
-            out = model(batch, noisy, t, context, sigma)
-        if training.step(reconstruction_loss(out.float(), batch.latents, weight, batch.pressed)):
-            print(f"\nstep {training.steps} {evaluate(training.average, data.held_out, weight)}", flush=True)
-            training.save(args.checkpoint)
+    training = teach(model, data, Settings(args.minutes, args.batch, args.rate, args.seed), args.device, args.checkpoint)
     final = training.average.cpu()
     metrics: dict[str, float] = {"steps": training.steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes}
-    metrics |= {"sequences": len(data.train)} | evaluate(final, data.held_out, weight.cpu())
+    metrics |= {"sequences": len(data.train)} | evaluate(final, data.held_out, data.weight.cpu())
     save_part(args.out, final, {"teacher": metrics}, args.init)
 
 

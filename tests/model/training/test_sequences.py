@@ -15,7 +15,7 @@ from model.mouth import mouth_mask
 from model.text import STYLE_WORDS
 from model.training.clips import sample_controls
 from model.training.revoice import matched_times
-from model.training.soup import SOUP, draw_task, mask_of
+from model.training.soup import SOUP, draw_task, hard_to_easy, mask_of
 from model.training.speech import installed_voices, say_again, synthesise
 from model.training.styles import styles_seen
 from model.training.train_teacher import reconstruction_loss
@@ -87,7 +87,7 @@ def test_every_task_knows_what_it_may_and_no_more() -> None:
     shape, rng = (6, 4, 16, 16), np.random.default_rng(3)
     mouth = mouth_mask() == 1
     assert SOUP.keys() == {"talk", "lipsync", "flf2v", "t2v"} and sum(SOUP.values()) == pytest.approx(1.0)
-    assert {draw_task(rng) for _ in range(200)} == SOUP.keys()
+    assert {draw_task(SOUP, rng) for _ in range(300)} == SOUP.keys()
     assert not mask_of("talk", shape, rng).frames.any() and mask_of("talk", shape, rng).reference == 1
     assert not mask_of("t2v", shape, rng).frames.any() and mask_of("t2v", shape, rng).reference == 0
     dubbed = mask_of("lipsync", shape, rng).frames
@@ -101,6 +101,19 @@ def test_every_task_knows_what_it_may_and_no_more() -> None:
         begins.add((chunk, int(4 - known[chunk].sum())))
         assert torch.equal(known[chunk], known[chunk].sort().values)
     assert begins == {(chunk, frame) for chunk in range(6) for frame in range(4)}
+
+
+def test_tasks_join_from_hard_to_easy() -> None:
+    """Each that joins knows more than those before it, and the whole soup is what training ends with."""
+    assert hard_to_easy(0.0).keys() == {"talk", "t2v"} and hard_to_easy(0.4).keys() == {"talk", "t2v", "flf2v"}
+    assert hard_to_easy(1.0) == pytest.approx(SOUP)
+    for progress in np.linspace(0.0, 1.0, 11):
+        soup = hard_to_easy(float(progress))
+        assert sum(soup.values()) == pytest.approx(1.0)
+        assert soup["t2v"] / soup["talk"] == pytest.approx(SOUP["t2v"] / SOUP["talk"])
+    shape = (6, 4, 16, 16)
+    known = {task: np.mean([mask_of(task, shape, np.random.default_rng(i)).frames.mean() for i in range(50)]) for task in SOUP}
+    assert known["t2v"] == known["talk"] < known["flf2v"] < known["lipsync"]
 
 
 def test_the_masked_video_holds_known_frames_and_the_fill() -> None:
