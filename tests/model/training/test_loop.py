@@ -55,7 +55,9 @@ def test_training_reports_now_and_then_and_ends_with_its_minutes() -> None:
     assert training.goes_on()
     reported = [training.step(training.module(torch.ones(1, 2)).square().mean()) for _ in range(8)]
     assert reported == [False, False, False, True] * 2
-    assert not linear_training(minutes=1e-9).goes_on()
+    assert 0.0 < training.progress < 0.01
+    ended = linear_training(minutes=1e-9)
+    assert not ended.goes_on() and ended.progress == 1.0
 
 
 def test_the_rate_rises_and_falls() -> None:
