@@ -10,6 +10,8 @@ import torch
 from model.config import PRESENTER_DIT, PRESENTER_WINDOW, WindowConfig
 from model.dit import DiT
 from model.training.ablate import guided_in, phase_aware
+from model.training.ablate_soup import variants
+from model.training.train_teacher import Settings
 from model.window import RollingWindow
 
 TINY = dataclasses.replace(
@@ -59,3 +61,14 @@ def test_guidance_is_left_out_of_the_other_phase(dit: DiT) -> None:
     assert not torch.allclose(plain, guided, atol=1e-4)
     every = sampled(dit, GUIDED)
     assert all(not torch.allclose(each, every, atol=1e-4) for each in (early, late))
+
+
+def test_teachers_differ_in_order_or_averages_alone() -> None:
+    """Beside the base each changes one thing; what easy to hard begins with, hard to easy ends with."""
+    base = Settings(minutes=1.0, batch=2, rate=1e-3)
+    for name, settings in variants(base).items():
+        changed = [field.name for field in dataclasses.fields(Settings) if getattr(settings, field.name) != getattr(base, field.name)]
+        assert len(changed) == (name != "hard to easy"), name
+    easy = variants(base)["easy to hard"].order
+    assert easy(0.0).keys() == base.order(1.0).keys() - base.order(0.5).keys()
+    assert easy(1.0) == pytest.approx(base.order(1.0))
