@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, minutes: float, batch: int
     """What every program that learns from clips is told, with its defaults."""
     parser.add_argument("--data", type=Path, required=True, help="folder of training clips")
     parser.add_argument("--eval", type=Path, required=True, help="folder of clips of other people")
-    parser.add_argument("--out", type=Path, required=True, help="where the weights go, and a card beside them")
+    parser.add_argument("--out", type=Path, required=True, help="where weights go, with a card beside them, or rows of an ablation")
     parser.add_argument("--minutes", type=float, default=minutes)
     parser.add_argument("--batch", type=int, default=batch, help=batch_of or None)
     parser.add_argument("--rate", type=float, default=rate, help="the highest learning rate")

@@ -4,8 +4,8 @@ Talking and image to video know the reference and nothing of a new frame; text t
 frame but the mouth; first and last picture the video frames with which the sequence ends at some chunk. Continuation is in all of them:
 every frame sees the ones before it.
 
-A task of which more is known is easier, and learnt first the hard ones are learnt less well: so training begins with those of which least
-is known, easier ones join (`hard_to_easy`), and averaged weights keep what was learnt before.
+The more is known the easier a task is. Training begins with those of which least is known, easier ones join (`hard_to_easy`), and
+averaged weights keep what was learnt before: where easy ones come first, hard ones are learnt less well.
 Legend: K latent frames, F video frames a latent frame, h w latent pixels.
 """
 

@@ -122,12 +122,15 @@ class Settings:
     decay: float = 0.999  # of the averaged weights; 0 = none
 
 
-def starting(vae: Path, audio: Path) -> SequencePass:
-    """A teacher that has learnt nothing but the mouth shapes that the audio encoder hears: the best start there is, scaled, because they
-    are small beside the moves."""
+def starting(vae: Path, audio: Path, init: Path | None = None) -> SequencePass:
+    """An earlier teacher, for latents of this autoencoder; or one that has learnt nothing but the mouth shapes that the audio encoder
+    hears: the best start there is, scaled, because they are small beside the moves."""
     model = build()
-    mouth = AudioEncoder.load(audio).mouth.state_dict()
-    model.dit.mean_latent.hear.load_state_dict({k: v * MOUTH_SCALE for k, v in mouth.items()})
+    if init:
+        model.load_state_dict(load_file(init))
+    else:
+        mouth = AudioEncoder.load(audio).mouth.state_dict()
+        model.dit.mean_latent.hear.load_state_dict({k: v * MOUTH_SCALE for k, v in mouth.items()})
     model.dit.mean_latent.latent_scale.copy_(1.0 / load_vae(vae).latent_std)
     return model
 
@@ -173,12 +176,7 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="weights to go on from")
     args = parser.parse_args()
     begin(args.seed)
-    model = starting(args.vae, args.audio)
-    if args.init:  # whatever scale its latents had
-        scale = model.dit.mean_latent.latent_scale.clone()
-        model.load_state_dict(load_file(args.init))
-        model.dit.mean_latent.latent_scale.copy_(scale)
-    data = load_data(args)
+    model, data = starting(args.vae, args.audio, args.init), load_data(args)
     training = teach(model, data, Settings(args.minutes, args.batch, args.rate, args.seed), args.device, args.checkpoint)
     final = training.average.cpu()
     metrics: dict[str, float] = {"steps": training.steps, "batch": args.batch, "seed": args.seed, "minutes": args.minutes}
